@@ -1,0 +1,487 @@
+"""The test equipment does what it says: a fault that is not one would prove nothing about the tool."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+import trustme
+from faulty import (
+    Answer,
+    ConnectProxy,
+    Request,
+    Service,
+    closed_port,
+    completed,
+    cut,
+    drip,
+    failed,
+    full_backlog,
+    hang,
+    ok,
+    page,
+    pending,
+    picture,
+    redirect,
+    refuse,
+    reset,
+    sync_completed,
+)
+from pictures import png
+from running import CANARY, assert_no_key, assert_no_leftovers
+
+SUBMIT = "/api/v1/images/generations"
+ORDER = {"prompt": "a cat", "async": True}
+
+
+@pytest.fixture
+def client():
+    with requests.Session() as session:
+        session.trust_env = False
+        yield session
+
+
+def talk(address, method="POST", path=SUBMIT, body=b"{}", length=None) -> tuple[bytes, str]:
+    """Every byte of the answer to one request, and how the connection ended: "eof" or "reset"."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length or len(body)}\r\n\r\n"
+    with socket.create_connection(address, 5) as sock:
+        with contextlib.suppress(ConnectionError):  # it may end before it has read all
+            sock.sendall(head.encode() + body)
+        return listen(sock)
+
+
+def listen(sock) -> tuple[bytes, str]:
+    got = b""
+    try:
+        while piece := sock.recv(65536):
+            got += piece
+    except ConnectionResetError:
+        return got, "reset"
+    return got, "eof"
+
+
+# The healthy service
+
+def test_a_healthy_service_serves_an_order_on_one_connection(service, client):
+    order = client.post(service.base_url + SUBMIT, json={**ORDER, "n": 2, "size": "20x10"}).json()
+    assert ("pending", 2) == (order["status"], len(order["data"]))
+    task = client.get(f"{service.base_url}/api/v1/images/tasks/{order['task_id']}").json()
+    assert (order["task_id"], "completed", 100, None) == tuple(
+        task[name] for name in ("task_id", "status", "progress", "error")
+    )
+    assert [png(20, 10)] * 2 == [client.get(image["url"]).content for image in task["data"]]
+    assert [f"{service.base_url}/generations/task-1-{i}.png" for i in (0, 1)] == [
+        image["url"] for image in task["data"]
+    ]
+    assert (1, 1, 1, 1, 2) == (
+        service.connections, service.received, service.orders, len(service.polls), len(service.files)
+    )
+    assert [{**ORDER, "n": 2, "size": "20x10"}] == service.json("post")
+
+
+def test_a_healthy_service_answers_an_order_without_async_at_once(service, client):
+    images = client.post(service.base_url + SUBMIT, json={"prompt": "a cat"}).json()["data"]
+    assert ["a cat"] == [image["revised_prompt"] for image in images]
+    assert png(64, 64) == client.get(images[0]["url"]).content
+
+
+def test_other_paths_and_methods_are_not_found(service, client):
+    assert 404 == client.post(service.base_url + "/v1/images/generations", json=ORDER).status_code
+    assert 404 == client.get(service.base_url + "/favicon.ico").status_code
+    assert 404 == client.delete(service.base_url + SUBMIT).status_code
+    assert (1, 0) == (service.received, service.orders)
+
+
+def test_parallel_orders_get_tasks_of_their_own(service):
+    def order():
+        requests.post(service.base_url + SUBMIT, json=ORDER, timeout=5)
+    threads = [threading.Thread(target=order) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (8, 8) == (service.orders, len({request.task_id for request in service.posts}))
+
+
+# The script
+
+def test_the_script_is_a_queue_whose_last_answer_repeats(service, client):
+    service.on_poll(pending(40), failed("no", code="policy"), lambda request: completed(urls=["https://x/"]))
+    polls = [client.get(service.base_url + "/api/v1/images/tasks/t-9").json() for _ in range(4)]
+    assert ["pending", "failed", "completed", "completed"] == [poll["status"] for poll in polls]
+    assert [40, {"code": "policy", "message": "no"}, "https://x/"] == [
+        polls[0]["progress"], polls[1]["error"], polls[2]["data"][0]["url"]
+    ]
+    assert {"t-9"} == {poll["task_id"] for poll in polls}
+
+
+def test_a_named_task_keeps_what_was_ordered(service, client):
+    service.on_post(ok("t-1"))
+    client.post(service.base_url + SUBMIT, json={**ORDER, "n": 3})
+    assert 3 == len(client.get(service.base_url + "/api/v1/images/tasks/t-1").json()["data"])
+
+
+@pytest.mark.parametrize(("answer", "orders"), [
+    (ok(), 1),
+    (sync_completed(), 1),
+    (refuse(429, retry_after=3), 0),
+    (page(502), 0),
+    (page(502).but(accepted=True), 1),
+    (redirect(307, "/elsewhere"), 0),
+    (cut(refuse(400)), 1),
+    (reset(), 1),
+    (reset().but(accepted=False), 0),
+    (hang(0.01), 1),
+    (Answer(raw=b"SSH-2.0-x\r\n"), 1),
+    (reset().but(before_read=True), 0),
+])
+def test_orders_are_counted_at_their_worst(service, answer, orders):
+    service.on_post(answer)
+    with contextlib.suppress(requests.RequestException):
+        requests.post(service.base_url + SUBMIT, json=ORDER, allow_redirects=False, timeout=5)
+    assert (1, orders) == (len(service.posts), service.orders)
+    assert (0 if answer.before_read else 1) == service.received
+
+
+def test_headers_and_bodies_are_what_the_test_says(service, client):
+    service.on_post(refuse(429, "slow", code="rate", retry_after=3), page(503, "<p>"), redirect(308, "/b"),
+                    ok().but(headers={"Content-Type": None}, status=521))
+    slow, html, moved, bare = (
+        client.post(service.base_url + SUBMIT, json=ORDER, allow_redirects=False) for _ in range(4)
+    )
+    assert ("3", {"error": {"message": "slow", "code": "rate"}}) == (slow.headers["Retry-After"], slow.json())
+    assert (503, "<p>") == (html.status_code, html.text)
+    assert "text/html; charset=utf-8" == html.headers["Content-Type"]
+    assert (308, "/b") == (moved.status_code, moved.headers["Location"])
+    assert (521, False) == (bare.status_code, "Content-Type" in bare.headers)
+
+
+# The faults, byte by byte
+
+def test_a_cut_ends_orderly_at_its_byte(service):
+    healthy = picture(b"0123456789")
+    whole = healthy.wire(Request("file", "GET", "/", {}))
+    assert whole.startswith(b"HTTP/1.1 200 OK\r\n") and whole.endswith(b"\r\n\r\n0123456789")
+    for at, expected in [(0, b""), (20, whole[:20]), (-3, whole[:-3]), ("head", whole[:-10])]:
+        service.on_file(cut(healthy, at))
+        assert (expected, "eof") == talk(service.address, "GET", "/generations/t-0.png", b"")
+
+
+def test_a_reset_is_a_reset_and_comes_at_its_byte(service):
+    service.on_post(reset(), reset(ok(), at=12), Answer(reset=True))
+    assert [(b"", "reset"), (b"HTTP/1.1 200", "reset"), (b"", "reset")] == [
+        talk(service.address) for _ in range(3)
+    ]
+
+
+@pytest.mark.parametrize(("answer", "ending"), [
+    (reset().but(before_read=True), "reset"),
+    (cut(ok(), 0).but(before_read=True), "eof"),
+    (refuse(413).but(before_read=True), "eof"),
+])
+def test_what_is_answered_before_the_reading_was_not_received(service, answer, ending):
+    service.on_post(answer)
+    got, how = talk(service.address, body=bytes(300_000), length=400_000)  # the rest never comes
+    assert (ending, answer.status == 413) == (how, b"413" in got)
+    assert (1, 0, 0) == (len(service.posts), service.received, service.orders)
+
+
+def test_a_request_that_breaks_off_was_not_received(service):
+    with socket.create_connection(service.address, 5) as sock:
+        sock.sendall(f"POST {SUBMIT} HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{{".encode())
+    assert b"{" == service.wait_for("post").body
+    assert (0, 0) == (service.received, service.orders)
+
+
+def test_hang_delay_and_drip_take_their_time(service):
+    service.on_post(hang(0.2), hang(0.2, ok(), at=12), ok().but(delay=0.2, content_length=None),
+                    drip(cut(ok(), 12), n=4, seconds=0.1))
+    for expected in (b"", b"HTTP/1.1 200", None, b"HTTP/1.1 200"):  # None: all of it
+        begun = time.monotonic()
+        got, how = talk(service.address)
+        assert 0.19 < time.monotonic() - begun < 1
+        assert "eof" == how and expected in (None, got)
+
+
+def test_every_framing_carries_the_same_body(service, client):
+    data = png(5, 5)
+    service.on_file(*(picture(data).but(**change) for change in (
+        {}, {"chunked": True}, {"content_length": None}, {"content_length": str(len(data))}
+    )))
+    replies = [client.get(service.base_url + "/generations/t-0.png") for _ in range(4)]
+    assert [data] * 4 == [reply.content for reply in replies]
+    assert [None, None, "close", "close"] == [reply.headers.get("Connection") for reply in replies]
+    longer = picture(data).but(content_length=len(data) + 1)
+    service.on_file(longer, Answer(raw=b"HTTP/1.0 200 OK\r\n\r\nhello"))
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        client.get(service.base_url + "/generations/t-0.png")
+    assert b"hello" == client.get(service.base_url + "/generations/t-0.png").content
+
+
+def test_closed_and_full_ports_fail_as_they_say():
+    with closed_port() as url, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 1)
+    with full_backlog() as url, pytest.raises(TimeoutError):
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 0.2)
+
+
+# Its end
+
+def test_close_ends_everything_at_once():
+    before = threading.active_count()
+    with Service() as service:
+        service.on_poll(hang(60), completed().but(delay=60), drip(completed(), 1, 60))
+        idle = [socket.create_connection(service.address) for _ in range(4)]
+        for sock in idle[:3]:
+            sock.sendall(b"GET /api/v1/images/tasks/t-1 HTTP/1.1\r\n\r\n")
+        service.wait_for("poll", 3)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 1
+    assert before == threading.active_count()
+    for sock in idle:
+        sock.close()
+
+
+def test_a_client_that_goes_away_prints_nothing(service, capfd):
+    service.on_file(picture(png(8, 8, noise_bytes=4_000_000)))
+    for _ in range(3):
+        with socket.create_connection(service.address) as sock:
+            sock.sendall(b"GET /generations/t-0.png HTTP/1.1\r\n\r\n")
+            sock.recv(10)
+    service.close()
+    assert ("", "") == capfd.readouterr()
+
+
+@pytest.mark.parametrize("trouble", [AssertionError("not a dog"), FileNotFoundError("no such dog")])
+def test_what_an_answer_raises_reaches_the_test(client, trouble):
+    def refuted(request):
+        raise trouble
+    with pytest.raises(type(trouble), match="dog"), Service() as service:
+        service.on_post(refuted)
+        with pytest.raises(requests.ConnectionError):
+            client.post(service.base_url + SUBMIT, json=ORDER)
+
+
+def test_a_blocking_answer_lets_the_test_look_first(service):
+    seen = threading.Event()
+    service.on_post(lambda request: ok() if seen.wait(5) else reset())
+    replies = []
+
+    def order():
+        replies.append(requests.post(service.base_url + SUBMIT, json=ORDER, timeout=5))
+
+    thread = threading.Thread(target=order)
+    thread.start()
+    service.wait_for("post")
+    assert (1, 0) == (service.received, service.orders)
+    seen.set()
+    thread.join()
+    assert (200, 1) == (replies[0].status_code, service.orders)
+    with pytest.raises(AssertionError, match="saw 1 of 2 post"):
+        service.wait_for("post", 2, timeout=0.01)
+
+
+# TLS and the proxy
+
+@pytest.fixture
+def tls(tmp_path):
+    """A server's context for image2.vip, and the path of the authority to trust."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("image2.vip").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return context, str(tmp_path / "ca.pem")
+
+
+def test_the_proxy_leads_another_name_to_this_machine(client, tls):
+    context, client.verify = tls
+    far = Service(tls=context, base_url="https://image2.vip")
+    with far as service, ConnectProxy(service.address) as proxy:
+        client.proxies = {"https": proxy.url}
+        task = client.post(service.base_url + SUBMIT, json={**ORDER, "async": False}).json()
+        assert "https://image2.vip/generations/task-1-0.png" == task["data"][0]["url"]
+        service.on_poll(completed().but(content_length=None), cut(completed(), -1), reset(completed(), at=-1))
+        url = service.base_url + "/api/v1/images/tasks/t-1"
+        assert "completed" == client.get(url).json()["status"]
+        for _ in range(2):
+            with pytest.raises(requests.exceptions.ChunkedEncodingError):
+                client.get(url)
+        client.verify = True
+        with pytest.raises(requests.exceptions.SSLError):
+            client.get(url)
+        assert {"image2.vip:443"} == set(proxy.connects)
+        assert (1, 3) == (service.orders, len(service.polls))
+
+
+def test_a_healthy_end_closes_tls_and_a_cut_does_not(tls):
+    context, authority = tls
+    trusting = ssl.create_default_context(cafile=authority)
+    with Service(tls=context) as service:
+        service.on_poll(completed().but(content_length=None), cut(completed()))
+        for ending in (contextlib.nullcontext(), pytest.raises(ssl.SSLEOFError)):
+            with socket.create_connection(service.address, 5) as plain, trusting.wrap_socket(
+                plain, server_hostname="image2.vip", suppress_ragged_eofs=False
+            ) as sock:
+                sock.sendall(b"GET /api/v1/images/tasks/t-1 HTTP/1.1\r\n\r\n")
+                with ending:
+                    assert listen(sock)[0].endswith(b"}")
+
+
+def test_the_proxy_hands_on_every_byte_and_every_reset(service):
+    service.on_post(cut(ok(), 12), reset(ok(), at=12))
+    with ConnectProxy(service.address) as proxy:
+        for ending in ("eof", "reset"):
+            with socket.create_connection(proxy.address, 5) as sock:
+                sock.sendall(b"CONNECT image2.vip:443 HTTP/1.1\r\n\r\n")
+                assert b"HTTP/1.1 200 Connection established\r\n\r\n" == sock.recv(1000)
+                sock.sendall(f"POST {SUBMIT} HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+                assert (b"HTTP/1.1 200", ending) == listen(sock)
+
+
+@pytest.mark.parametrize("status", [403, 502])
+def test_the_proxy_can_refuse(client, status):
+    with ConnectProxy(None, status=status) as proxy:
+        client.proxies = {"https": proxy.url}
+        with pytest.raises(requests.exceptions.ProxyError, match=str(status)):
+            client.post("https://image2.vip" + SUBMIT, json=ORDER)
+        assert ["image2.vip:443"] == proxy.connects
+
+
+def test_the_proxy_can_be_silent(client):
+    with ConnectProxy(None, silence=60) as proxy:
+        client.proxies = {"https": proxy.url}
+        with pytest.raises(requests.exceptions.RequestException, match="timed out"):
+            client.get("https://image2.vip/", timeout=0.2)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 1
+
+
+# Running the script
+
+SCRIPT = """
+import json, os, signal, sys, time, urllib.request
+url, words, status = os.environ["IMAGE2_BASE_URL"], sys.argv[1:], int(os.environ.get("EXIT", 0))
+if words == ["sleep"]:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    print("asleep", file=sys.stderr, flush=True)
+    urllib.request.urlopen(url + "/api/v1/images/tasks/t-1").read()
+    time.sleep(60)
+if words[:1] == ["say"]:
+    sys.stdout.buffer.write(words[1].encode("latin-1"))
+    sys.exit(status)
+if words == ["leak"]:
+    print("Bearer", os.environ["IMAGE2_API_KEY"], file=sys.stderr)
+names = dict.fromkeys(os.environ)
+print(json.dumps({"ok": True, "error": None, "next": None, "argv": words, "env": names,
+                  "home": os.environ["HOME"], "url": url, "cwd": os.getcwd(), "stdin": sys.stdin.read()}))
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "stand_in.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def test_a_run_sees_only_its_own_environment(run, script, service, project, monkeypatch):
+    for name in ("HTTPS_PROXY", "REQUESTS_CA_BUNDLE", "SOMETHING"):
+        monkeypatch.setenv(name, "the developer's")
+    said = run("a", "b c", script=script, stdin="é\n", env={"MORE": 1, "LANG": None}).json
+    foreign = {name for name in said["env"] if name.startswith(("COVERAGE_", "LC_"))}  # LC_CTYPE is Python's
+    assert {"PATH", "HOME", "IMAGE2_API_KEY", "IMAGE2_BASE_URL", "MORE"} == set(said["env"]) - foreign
+    assert (["a", "b c"], "é\n") == (said["argv"], said["stdin"])
+    assert (str(project), service.base_url) == (said["cwd"], said["url"])
+    assert Path(said["home"]).is_dir() and project != Path(said["home"])
+
+
+def test_a_run_without_key_and_input_has_none(run, script):
+    said = run(script=script, key=None).json
+    assert (False, "") == ("IMAGE2_API_KEY" in said["env"], said["stdin"])
+
+
+GOOD = '{"ok": true, "error": null, "next": null}'
+
+
+def bad(code="c", message="m", retryable=False) -> str:
+    error = {"code": code, "message": message, "retryable": retryable}
+    return json.dumps({"ok": False, "error": error, "next": None}) + "\n"
+
+
+@pytest.mark.parametrize(("said", "status"), [
+    ("", 0),                                     # nothing
+    (GOOD, 0),                                   # no newline
+    ("\n" + GOOD, 0),                            # a newline, but not behind it
+    ("{\n" + GOOD[1:] + "\n", 0),                # two lines
+    (GOOD + "\n" + GOOD + "\n", 0),              # two
+    ("note\n" + GOOD + "\n", 0),                # something besides
+    ("[]\n", 0),                                 # no object
+    (GOOD[:-1] + ', "x": NaN}\n', 0),            # no JSON
+    (GOOD[:-1] + ', "x": "\xff"}\n', 0),         # no UTF-8
+    (GOOD[:-1] + ', "charged": true}\n', 0),     # a word that is not in the vocabulary
+    ('{"ok": true, "error": null}\n', 0),        # no next
+    (GOOD + "\n", 3),                            # ok, but the status says no
+    (bad(), 0),                                  # and the other way round
+    (bad(), 11),                                 # a status that is in no table
+    (bad(code="Bad Code"), 3),
+    (bad(message=""), 3),
+    (bad(retryable=None), 3),
+])
+def test_an_answer_that_breaks_the_contract_fails_the_test(run, script, said, status):
+    done = run("say", said, script=script, env={"EXIT": status})
+    assert status == done.exit
+    with pytest.raises((AssertionError, ValueError, KeyError)):
+        _ = done.json
+
+
+def test_an_answer_that_keeps_the_contract_passes(run, script):
+    assert json.loads(bad()) == run("say", bad(), script=script, env={"EXIT": 3}).json
+    pending = {"ok": False, "status": "pending", "charged": "yes", "error": None, "next": "python3 x wait"}
+    assert pending == run("say", json.dumps(pending) + "\n", script=script, env={"EXIT": 8}).json
+
+
+@pytest.mark.parametrize("key", [CANARY, f" {CANARY}", "another-key-not-a-real-one\nX-Evil: 1"])
+def test_a_run_that_shows_the_key_fails_the_test(run, script, key):
+    with pytest.raises(AssertionError, match="the key was shown"):
+        run("leak", script=script, key=key)
+
+
+def test_a_started_run_can_be_signalled_and_killed(start, script, service):
+    for number, (end, status) in enumerate([(signal.SIGTERM, 143), (signal.SIGKILL, -9)], start=1):
+        busy = start("sleep", script=script)
+        service.wait_for("poll", number)
+        busy.send_signal(end)
+        done = busy.finish(timeout=5)
+        assert (status, "asleep\n") == (done.exit, done.stderr)
+
+
+def test_a_run_that_does_not_end_is_killed_and_fails_the_test(start, script):
+    busy = start("sleep", script=script)
+    with pytest.raises(AssertionError, match="still running after 0.5 s"):
+        busy.finish(timeout=0.5)
+    assert -9 == busy.returncode
+
+
+def test_keys_and_leftovers_are_found_wherever_they_lie(tmp_path):
+    assert_no_key(tmp_path)
+    assert_no_leftovers(tmp_path)
+    (tmp_path / ".deep" / "er").mkdir(parents=True)
+    (tmp_path / ".deep" / "er" / ".x.part").write_bytes(b"\xff" + CANARY.encode())
+    with pytest.raises(AssertionError, match="is in"):
+        assert_no_key(tmp_path)
+    with pytest.raises(AssertionError):
+        assert_no_leftovers(tmp_path)
+    (tmp_path / ".deep" / "er" / ".x.part").rename(tmp_path / ".deep" / CANARY)
+    (tmp_path / ".deep" / CANARY).write_bytes(b"")
+    with pytest.raises(AssertionError, match="in the name"):
+        assert_no_key(tmp_path)
+    with pytest.raises(AssertionError, match="is no folder"):
+        assert_no_key(tmp_path / "missing")
