@@ -1,0 +1,141 @@
+"""A batch file -> its lines, each a checked order with its place; every mistake named with its line's number.
+
+Reads the reference files that the lines name, and looks whether their places can be written; sends nothing.
+Fields are named like the flags of `generate`, whose values on the command are the defaults of every line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple, Optional
+
+from . import place as places
+from . import request
+from .reference import ReferenceProblem, image_of
+
+FIELDS = ("prompt", "size", "n", "image", "model", "set", "out", "name")
+MAX_LINES = 10_000
+MAX_REFERENCES = 256 * 1024 * 1024  # characters of all data: URIs of a batch, each file counted once
+
+
+class Line(NamedTuple):
+    """One order of a batch. `number` is its line in the file, from 1; `mark` the same for the same order again."""
+
+    number: int
+    request: request.ImageRequest
+    place: places.Place
+    stem: str
+    mark: str
+
+
+def read(text: str, defaults: dict, out: Optional[str], overwrite: bool, service: str, mistakes: list) -> list:
+    """The `Line`s of a batch file's text (JSONL where its first line is an object, else a prompt a line).
+
+    `defaults` are the fields given on the command; its `set` is an object.
+    """
+    rows = [(number, row.strip()) for number, row in enumerate(text.splitlines(), 1)]
+    rows = [(number, row) for number, row in rows if row and not row.startswith("#")]
+    if not rows:
+        mistakes.append("the batch file holds no order")
+    if len(rows) > MAX_LINES:
+        mistakes.append("the batch file holds %d orders, %d are allowed" % (len(rows), MAX_LINES))
+        return []
+    reader = _Reader(defaults, out, overwrite, service, len(str(len(rows))))
+    is_jsonl = bool(rows) and rows[0][1].startswith("{")
+    lines = []
+    for position, (number, row) in enumerate(rows, 1):
+        found = []
+        line = reader.line(number, position, row if is_jsonl else {"prompt": row}, found)
+        mistakes += ["line %d: %s" % (number, wrong) for wrong in found]
+        lines += [line] if line else []
+    return lines
+
+
+class _Reader:
+    def __init__(self, defaults, out, overwrite, service, digits):
+        self.defaults, self.out, self.overwrite, self.service = defaults, out, overwrite, service
+        self.digits = max(3, digits)
+        self.folder = places.resolve(out).folder
+        self.files = {}  # a reference as it was written -> as the order carries it
+        self.taken = {}  # file a line asked for -> its number
+        self.times = {}  # mark -> how often the same order came before
+
+    def line(self, number, position, row, mistakes):
+        fields = self._fields(row, mistakes)
+        if fields is None:
+            return None
+        fields["image"] = self._images(fields.get("image"), mistakes)
+        asked, wrong = request.build(fields)
+        mistakes += wrong
+        place = self._place(fields, number, mistakes)
+        if mistakes:
+            return None
+        stem = place.stem or "%0*d-%s" % (self.digits, position, places.slug(asked.prompt))
+        mark = asked.fingerprint("batch", self.service, place.folder, place.stem or "")
+        self.times[mark] = self.times.get(mark, 0) + 1
+        return Line(number, asked, place, stem, "%s.%d" % (mark, self.times[mark]))
+
+    def _fields(self, row, mistakes):
+        if isinstance(row, str):
+            try:
+                row = json.loads(row)
+            except (ValueError, RecursionError):
+                mistakes.append("not JSON; every line of a JSONL file is one object")
+                return None
+            if not isinstance(row, dict):
+                mistakes.append("not a JSON object")
+                return None
+        strange = [name for name in row if name not in FIELDS]
+        if strange:
+            mistakes.append("no such field: %s (allowed: %s)" % (", ".join(map(request.shown, strange[:3])),
+                                                                  ", ".join(FIELDS)))
+        given = {name: value for name, value in row.items() if value is not None}
+        extra = given.get("set", {})
+        if not isinstance(extra, dict):
+            mistakes.append('set must be an object, as in {"quality": "high"}')
+            extra = {}
+        return {**self.defaults, **given, "set": {**self.defaults["set"], **extra}}
+
+    def _images(self, given, mistakes):
+        images = []
+        for text in [given] if isinstance(given, str) else given if isinstance(given, (list, tuple)) else [given]:
+            if text is None:
+                continue
+            if not isinstance(text, str):
+                mistakes.append("image must be a URL, a path, or a list of them")
+            else:
+                images += self._image(text, mistakes)
+        return images
+
+    def _image(self, text, mistakes):
+        if text not in self.files:
+            try:
+                self.files[text] = image_of(text)
+            except ReferenceProblem as problem:
+                mistakes.append("image %s" % problem)
+                return []
+            if sum(map(len, self.files.values())) > MAX_REFERENCES:
+                mistakes.append("the reference files of the batch are too large together (%d MB)"
+                                % (MAX_REFERENCES * 3 // 4 >> 20))
+        return [self.files[text]]
+
+    def _place(self, fields, number, mistakes):
+        name, out = fields.get("name"), fields.get("out")
+        if name is not None and out is not None:
+            mistakes.append("name and out contradict each other: name is a file in the output folder, out a path")
+        for field, value in (("name", name), ("out", out)):
+            if value is not None and (not isinstance(value, str) or not value.strip() or "\0" in value):
+                mistakes.append("%s must be text" % field)
+                return places.resolve(self.out)
+        if name is not None:
+            if os.path.basename(name) != name or "\\" in name or name in (".", ".."):
+                mistakes.append("name %s must be a file's name without a folder" % request.shown(name))
+            out = os.path.join(self.folder, name if name.lower().endswith(places.SUFFIXES) else name + ".png")
+        place = places.resolve(out or self.out, self.overwrite)
+        if place.stem:
+            file = os.path.join(place.folder, place.stem)
+            if file in self.taken:
+                mistakes.append("the same file name as line %d" % self.taken[file])
+            self.taken.setdefault(file, number)
+        return place

@@ -1,0 +1,403 @@
+"""One order from intent to files: record, submit, wait, download, each step on disk before the next is made.
+
+Above the rooms it joins (api, waiting, download, records, place), below main and batch. Prints nothing; what it
+knows at any moment stands in the `Order`, so that a run that is interrupted can still say it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from typing import NamedTuple, Optional
+
+from . import download, records
+from . import place as places
+from .clock import Interrupted, Overdue
+from .errors import Image2Error
+from .request import ImageRequest
+from .task import ImageResult, Task
+from .waiting import LOOK_S, Watch, wait_for
+
+TRIES = 3  # of a POST that provably was not accepted
+LONGEST_RETRY_AFTER_S = 60.0
+SAVING_S = 3.0  # what saving may take past the time of the wait: a finished task should not end unsaved
+AT_ONCE = 4  # downloads
+SUBMIT_S = 60.0  # an asynchronous order answers at once; past this it is unknown whether it was taken
+AGE_OF_A_STRANGER_S = 3600.0  # of a task that was not ordered from here
+
+
+class Tools(NamedTuple):
+    """What an order works with. `tell` has the methods of `progress.Progress`."""
+
+    api: object
+    clock: object
+    store: records.Store
+    tell: object
+    service: str
+    loopback: bool
+    log: object = None
+    interval: Optional[float] = None
+
+
+class Order:
+    """One order of this run. `record` is its file, `task` what the service last said, `images` the answer's."""
+
+    def __init__(self, tools: Tools, place: places.Place, record=None, task_id=None):
+        self.tools, self.place, self.record = tools, place, record
+        self.resumed = record is not None
+        self.task = Task(task_id, None, None, ()) if task_id else None
+        self.warnings = []
+        self.images = []
+
+    @property
+    def task_id(self):
+        """The task's id, None while there is none."""
+        return (self.record or {}).get("task_id") or (self.task.id if self.task else None)
+
+    @property
+    def charged(self) -> str:
+        """What the order may have cost by now."""
+        state = (self.record or {}).get("state")
+        if state in (records.SENDING, records.UNKNOWN):
+            return "maybe"
+        return "yes" if state in (records.SUBMITTED, records.FINISHED) or self.task_id else "no"
+
+    @property
+    def is_saved(self) -> bool:
+        """Every picture the record knows of stands on disk."""
+        images = self.record.images if self.record else []
+        return bool(images) and all(image.get("path") and os.path.exists(image["path"]) for image in images)
+
+    def take(self, request: ImageRequest, stem: str, anew: bool = False):
+        """Find the record this command goes on with, or write the intent of a new order.
+
+        Raises `outcome_unknown` where the same order may have been accepted minutes ago.
+        """
+        store, service = self.tools.store, self.tools.service
+        mark = request.fingerprint(service, self.place.folder, self.place.stem or "")
+        record = None if anew else store.to_continue(mark, service)
+        if record and record["state"] in (records.SENDING, records.UNKNOWN):
+            self.record = record
+            raise Image2Error("outcome_unknown", "The same order was sent %d minutes ago and may have been accepted; it is "
+                              "not repeated. Tell the user; if they agree to a possible second charge, add --new."
+                              % (record.age_s // 60))
+        if record:
+            self.record, self.resumed = record, record["state"] == records.SUBMITTED
+        else:
+            self.begin(request, stem, mark)
+
+    def begin(self, request: ImageRequest, stem: str, mark: str):
+        """Write the intent of a new order, unless it stands already. Nothing may be sent before this returns."""
+        if self.record is not None:
+            return
+        try:
+            self.record = self.tools.store.create(mark, self.tools.service, request.described(), stem)
+        except OSError as error:
+            raise Image2Error("output_not_writable", "The record of the order cannot be written below %s (%s); nothing "
+                              "was sent. Choose another --out." % (self.place.folder, error.strerror or error)) from None
+
+    def submit(self, request: ImageRequest, deadline: float, asynchronous: bool = True):
+        """POST the order: at most one accepted. Sent again only where it provably was not accepted."""
+        clock = self.tools.clock
+        for attempt in range(TRIES):
+            try:
+                return self.send(request, deadline - clock.now(), asynchronous)
+            except Image2Error as error:
+                pause = pause_before_retry(error, attempt, deadline - clock.now())
+                if pause is None or attempt == TRIES - 1:
+                    raise
+                self.tools.tell.line("%s: next try in %.0f s" % (error.code, pause))
+                clock.sleep(pause)
+
+    def send(self, request: ImageRequest, left: float, asynchronous: bool = True):
+        """POST once, with the record written before and after. `left`: seconds of this run's budget.
+
+        Raises what `Api.submit` raises; the record then says whether the order may have been accepted.
+        """
+        clock = self.tools.clock
+        body = json.dumps(request.payload(asynchronous)).encode("ascii")
+        seconds = max(5.0, left)
+        clock.check()  # a signal that came while all was prepared: nothing is sent after it
+        self._note(must=True, sync=True, state=records.SENDING, sent_s=clock.wall())
+        try:
+            task = self.tools.api.submit(body, self.record["id"], min(SUBMIT_S, seconds) if asynchronous else seconds)
+        except Image2Error as error:
+            self._note(state=records.NOT_SENT if error.charged == "no" else records.UNKNOWN, error=error.as_json())
+            raise
+        except Interrupted as signalled:
+            self._note(state=records.NOT_SENT if signalled.charged == "no" else records.UNKNOWN)
+            raise
+        self.task = task
+        if any(image.data for image in task.images) and not task.id:
+            self._keep_data(task)
+        self._note(sync=True, state=records.SUBMITTED, task_id=task.id, accepted_s=clock.wall(), error=None,
+                   status=task.status, images=[_found(image) for image in task.images])
+        self.tools.tell.submitted(task.id)
+
+    def follow(self, deadline: float):
+        """Wait until the task is over. Raises `still_running` at the deadline, `task_failed`, `no_images`."""
+        watch = self.watch()
+        if watch and not wait_for(watch, self.tools.api.look, self.tools.clock, deadline, self.tools.tell.looked):
+            self.task = watch.task or self.task
+            if watch.task is not None:
+                self._adopt()
+            raise _still_running(watch)
+        self.settle(watch)
+
+    def watch(self, floor: float = 1.0):
+        """What to wait for, or None where nothing more will come. `floor`: the shortest step between looks."""
+        if self.task is None or self.task_id is None:
+            self._remember_images()
+        if self.task_id is None or (not self.resumed and self.task.outcome != "running"):
+            return None
+        clock = self.tools.clock
+        accepted_s = (self.record or {}).get("accepted_s")
+        age = max(0.0, clock.wall() - accepted_s) if isinstance(accepted_s, (int, float)) else AGE_OF_A_STRANGER_S
+        return Watch(self.task_id, clock.now() - age, clock.now(), self.resumed or not self.record,
+                     self.tools.interval, floor)
+
+    def settle(self, watch):
+        """The task is over: take over what was seen. Raises `task_failed` or `no_images`."""
+        if watch:
+            self.task = watch.task
+        if self.task.outcome == "failed":
+            raise self.failure()
+        if not any(image.is_there for image in self.task.images):
+            self._adopt()
+            raise Image2Error("no_images", "The task is completed, but the service shows no image of it yet. Look again "
+                              "later; it is free.")
+
+    def collect(self, deadline: float):
+        """Save every picture that is not saved yet and fill `images`. Raises `not_saved` or `some_failed`."""
+        clock, store = self.tools.clock, self.tools.store
+        self._adopt()
+        while not store.lock(self.record["id"], records.FILES):
+            if clock.now() >= deadline:
+                raise Image2Error("not_saved", "Another run is saving these pictures and has not ended. Look again later; "
+                                  "it is free.")
+            clock.sleep(0.1)
+        try:
+            store.reload(self.record)
+            self._save_missing(max(deadline, clock.now() + SAVING_S))
+        finally:
+            store.unlock(self.record["id"], records.FILES)
+
+    def leave(self):
+        """Report URLs only: nothing is downloaded."""
+        self._adopt()
+        self.images = [_found(image) if image.is_there else _failed_image(image) for image in self.task.images]
+        self._finish()
+
+    def _save_missing(self, deadline):
+        clock = self.tools.clock
+        before = {image.get("index"): image for image in self.record.images}
+        for old in download.leftovers(self.place.folder, self.record["id"]):
+            download.remove(old)
+        self.images = []
+        wanted = []
+        for image in self.task.images:
+            kept = before.get(image.index)
+            if kept and _is_saved(kept):
+                self.images.append(kept)
+            elif image.is_there:
+                self.images.append(_found(image))
+                wanted.append(image)
+            else:
+                self.images.append(_failed_image(image))
+        if wanted:
+            number = self._numbers()
+            stale = self._fetch(wanted, number, deadline)
+            if stale and self.task_id and clock.now() < deadline:
+                self._fetch(self._fresh(stale, deadline), number, deadline)
+        self._finish()
+
+    def _fetch(self, wanted, first_number, deadline) -> list:
+        """Download `wanted` and publish each as it comes; returns those whose link has expired."""
+        tools = self.tools
+        try:
+            parts = download.make_parts(self.place.folder, self.record["id"], len(wanted))
+        except download.NotSaved as error:
+            for image in wanted:
+                self.images[image.index]["error"] = {"code": error.code, "message": error.message}
+            return []
+
+        def fetching(image, part):
+            if image.data:
+                return lambda: download.unpack(image.data, part)
+            return lambda: download.fetch(image.url, part, tools.loopback, tools.clock, deadline, tools.log,
+                                          tools.api.where)
+
+        stale = []
+        works = [fetching(image, part) for image, part in zip(wanted, parts)]
+        try:
+            for position, saved, error in tools.clock.each(works, deadline - tools.clock.now() + 1.0, AT_ONCE):
+                image = wanted[position]
+                entry = self.images[image.index]
+                if error is None:
+                    error = self._publish(entry, saved, first_number + image.index)
+                if error is None:
+                    continue
+                if isinstance(error, Overdue):
+                    error = download.NotSaved("the time was up before the download ended")
+                if not isinstance(error, Image2Error):
+                    raise error
+                if getattr(error, "stale", False):
+                    stale.append(image)
+                entry["error"] = {"code": error.code, "message": error.message}
+        finally:
+            for part in parts:
+                download.remove(part)
+        return stale
+
+    def _publish(self, entry, saved, number):
+        """Name a verified picture; the record says so first, so that a kill in between loses nothing."""
+        place = self.place
+        extension = places.extension_for(place, saved.format)
+        while True:
+            path = places.path_of(place, self.stem, number, extension)
+            entry.update(path=path, width=saved.width, height=saved.height, sha256=saved.sha256, error=None)
+            self._note(images=self.images)
+            try:
+                if download.publish(saved.part, path, place.overwrite):
+                    break
+            except OSError as error:
+                entry.update(path=None)
+                return download.NotSaved("the disk refused %s (%s)" % (path, error.strerror or error))
+            number += 1
+        self._warn_of(entry, saved.format, extension)
+        self.tools.tell.saved(path)
+        return None
+
+    @property
+    def stem(self) -> str:
+        """The file's name without number and suffix."""
+        return self.place.stem or self.record.get("stem") or "image2-%s" % places.slug(self.task_id)
+
+    def _warn_of(self, entry, format_name, extension):
+        asked = (self.record.get("request") or {}).get("size")
+        real = "%dx%d" % (entry["width"], entry["height"])
+        if asked not in (None, "auto", real):
+            self.warnings.append("Asked for %s, got %s." % (asked, real))
+        if self.place.suffix and extension != self.place.suffix:
+            self.warnings.append("The picture is %s, so it was saved as %s." % (format_name, extension))
+
+    def _numbers(self) -> int:
+        taken = {image.get("path") for image in self.images}
+        if any(taken - {None}):
+            return 1  # going on beside pictures of this very order
+        return places.first_number(self.place, self.stem, len(self.images))
+
+    def _fresh(self, stale, deadline) -> list:
+        try:
+            task = self.tools.api.look(self.task_id, min(LOOK_S, max(1.0, deadline - self.tools.clock.now())))
+        except Image2Error:
+            return []
+        fresh = [image for image in task.images if image.is_there and image.index in {old.index for old in stale}]
+        for image in fresh:
+            self.images[image.index]["url"] = image.url
+        return fresh
+
+    def _finish(self):
+        """Settle the record by what became of each image; raise where not all is well."""
+        unsaved = [image for image in self.images if _code(image) == "not_saved"]
+        failed = [image for image in self.images if _code(image) == "task_failed"]
+        status = self.task.status or "completed"
+        self._note(state=records.SUBMITTED if unsaved else records.FINISHED, status=status, images=self.images,
+                   error=None)
+        if not unsaved:
+            self.tools.store.drop_stash(self.record)
+        asked = (self.record.get("request") or {}).get("n")
+        short = asked - len(self.images) if isinstance(asked, int) and asked > len(self.images) else 0
+        total = len(self.images) + short
+        if unsaved:
+            raise Image2Error("not_saved", "%d of %d images are paid for but not saved: %s. Saving again is free."
+                              % (len(unsaved), total, unsaved[0]["error"]["message"]))
+        if failed or short:
+            raise Image2Error("some_failed", "%d of %d images did not come%s." % (
+                len(failed) + short, total, ": " + failed[0]["error"]["message"] if failed else ""))
+
+    def _adopt(self):
+        """A task that was made elsewhere gets a record here, so that it can be gone on with."""
+        if self.record is None:
+            try:
+                self.record = self.tools.store.create("", self.tools.service, {}, "")
+            except OSError as error:
+                raise Image2Error("output_not_writable", "%s is not writable (%s). Choose another --out."
+                                  % (self.place.folder, error.strerror or error), charged="yes") from None
+            self._note(state=records.SUBMITTED, task_id=self.task_id, accepted_s=None)
+
+    def _remember_images(self):
+        """Resumed without a task id: the links, or the data kept from the answer, are all there is."""
+        if self.record is None or self.task_id:
+            self.task = self.task or Task(self.task_id, None, None, ())
+            return
+        if self.task is None:
+            data = self.tools.store.stashed(self.record)
+            images = self.record.images or [{} for _ in data]  # killed between keeping the data and saying so
+            self.task = Task(None, self.record.get("status") or "completed", None, tuple(
+                ImageResult(position, image.get("url"), data[position] if position < len(data) else None,
+                            image.get("revised_prompt"))
+                for position, image in enumerate(images)))
+
+    def _keep_data(self, task):
+        try:
+            self.tools.store.stash(self.record, [image.data for image in task.images])
+        except OSError as error:
+            self.warnings.append("The answer could not be kept (%s)." % (error.strerror or error))
+
+    def _note(self, must: bool = False, sync: bool = False, **changes):
+        """Write the record. Before the POST it must succeed; after it, a full disk must not stop the order."""
+        try:
+            self.tools.store.save(self.record, sync, **changes)
+        except OSError as error:
+            if must:
+                raise Image2Error("output_not_writable", "The record of the order cannot be written (%s); nothing was "
+                                  "sent. Choose another --out." % (error.strerror or error)) from None
+            warning = "The record could not be written (%s)." % (error.strerror or error)
+            if warning not in self.warnings:
+                self.warnings.append(warning)
+
+    def failure(self) -> Image2Error:
+        """The error of a task that ended failed; its record is settled."""
+        if self.record is not None:
+            self._note(state=records.FINISHED, status=self.task.status,
+                       error={"code": "task_failed", "message": self.task.error or ""})
+        words = self.task.error or next((image.error for image in self.task.images if image.error), None)
+        return Image2Error("task_failed", "The task ended %s. Tell the user why; the service does not document whether it "
+                           "is charged." % (self.task.status or "failed"), server_message=words)
+
+
+def _still_running(watch) -> Image2Error:
+    message = "The task is still running. Run `next` to go on waiting; do not order again."
+    if watch.trouble:
+        message = "No news of the task: %s Run `next` to go on waiting; do not order again." % watch.trouble.message
+    return Image2Error("still_running", message)
+
+
+def pause_before_retry(error: Image2Error, attempt: int, left: float):
+    """Seconds to wait before the same POST may go out again; None where it must not or should not."""
+    if error.charged != "no" or error.exit_status != 5 or not error.retryable:
+        return None
+    pause = min(8.0, 0.5 * 2 ** attempt) * random.uniform(0.75, 1.0)
+    if error.retry_after_s is not None:
+        pause = max(pause, error.retry_after_s)
+    return pause if pause <= min(LONGEST_RETRY_AFTER_S, left) else None
+
+
+def _found(image) -> dict:
+    return {"index": image.index, "path": None, "url": image.url, "revised_prompt": image.revised_prompt,
+            "error": None}
+
+
+def _failed_image(image) -> dict:
+    return {**_found(image), "error": {"code": "task_failed", "message": image.error or image.status or "no image"}}
+
+
+def _code(image: dict):
+    return (image.get("error") or {}).get("code")
+
+
+def _is_saved(image: dict) -> bool:
+    path = image.get("path")
+    return bool(path) and not image.get("error") and download.is_file_with(path, image.get("sha256"))

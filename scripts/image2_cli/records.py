@@ -1,0 +1,306 @@
+"""What was asked and where it stands, on disk, so that any later run can finish it.
+
+`OUT/.image2/` holds one small JSON file an order, replaced atomically and synced: before the POST (the
+intent), right after it (the task id), and as pictures arrive. Touches only that folder; never the key, never
+the network. A record that is torn, foreign or unreadable is passed over, never an error.
+
+Two byte ranges of one lock file per order say who is at it; they end with the process, however it ends:
+`OWNER` is held by the run that ordered (a second identical command then makes its own pictures), `FILES` by
+whoever is writing pictures or the record after the task id is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import time
+import uuid
+import zlib
+
+from .task import is_task_id
+
+FOLDER = ".image2"
+MAX_RECORD = 1_000_000
+OWNER, FILES = 0, 1
+# States. NOT_SENT: provably not accepted (yet). SENDING: on its way, of unknown fate once its run is gone.
+# SUBMITTED: accepted, with pictures still to come or to save. FINISHED: nothing left to do.
+NOT_SENT, SENDING, UNKNOWN, SUBMITTED, FINISHED = "not_sent", "sending", "unknown", "submitted", "finished"
+# which of several records of one order the same command goes on with first
+TO_CONTINUE = {SUBMITTED: 1, SENDING: 2, UNKNOWN: 2, NOT_SENT: 3, FINISHED: 4}
+UNKNOWN_FOR_S = 15 * 60
+OLD_PART_S = 60.0  # writing a record takes milliseconds
+
+
+class Record(dict):
+    """One order. `path` is its file. Fields: see `Store.create` and the README of the rooms."""
+
+    path = ""
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was last sent, by the wall clock; never negative."""
+        return max(0.0, time.time() - (self.get("sent_s") or 0.0))
+
+    @property
+    def images(self) -> list:
+        """What is known of each image, in order."""
+        return self["images"]
+
+
+class Store:
+    """The records of one output folder."""
+
+    def __init__(self, folder: str):
+        self.folder = os.path.join(folder, FOLDER)
+        self._locks = None
+        self._held = set()
+
+    def create(self, fingerprint: str, service: str, request: dict, stem: str) -> Record:
+        """A new order of state NOT_SENT, on disk and synced when this returns, owned by this process."""
+        self._prepare()
+        now = time.time()
+        record = Record(version=1, id=str(uuid.uuid4()), created_s=round(now, 3), sent_s=round(now, 3),
+                        state=NOT_SENT, service=service, fingerprint=fingerprint, request=request, stem=stem,
+                        task_id=None, accepted_s=None, status=None, images=[], error=None)
+        record.path = os.path.join(self.folder, "%s-%s.json" % (
+            time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)), record["id"][:8]))
+        self.lock(record["id"], OWNER)
+        self.save(record, True)
+        return record
+
+    def save(self, record: Record, sync: bool, **changes):
+        """Apply `changes` and replace the file atomically. Raises OSError where the disk refuses.
+
+        A kill loses nothing either way; `sync` holds against a loss of power too, and costs two disk syncs.
+        """
+        record.update(changes)
+        self._replace(record.path, json.dumps(record, ensure_ascii=True, indent=1), sync)
+
+    def _replace(self, path: str, text: str, sync: bool):
+        part = "%s.%s.part" % (path, uuid.uuid4().hex[:8])
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(text)
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            _unlink(part)
+            raise
+        if sync:
+            _sync_folder(self.folder)
+
+    def reload(self, record: Record):
+        """Take over what another process wrote meanwhile."""
+        fresh = _read(record.path)
+        if fresh is not None:
+            record.clear()
+            record.update(fresh)
+
+    def stash(self, record: Record, data: list):
+        """Keep pictures that came inside the answer itself: no later look could bring them back."""
+        self._replace(record.path + ".data", json.dumps(data), True)
+
+    def stashed(self, record: Record) -> list:
+        """What `stash` kept, an entry an image (text or None); empty where there is nothing."""
+        try:
+            with open(record.path + ".data", encoding="ascii") as file:
+                data = json.load(file)
+        except (OSError, ValueError):
+            return []
+        return [item if isinstance(item, str) else None for item in data] if isinstance(data, list) else []
+
+    def drop_stash(self, record: Record):
+        """The pictures are on disk: forget the answer they came in."""
+        _unlink(record.path + ".data")
+
+    def all(self) -> list:
+        """Every readable record, oldest first."""
+        try:
+            paths = sorted(os.path.join(self.folder, name) for name in os.listdir(self.folder))
+        except OSError:
+            return []
+        for path in paths:
+            if path.endswith(".part") and _is_old(path):
+                _unlink(path)  # of a run that was killed while it wrote
+        return [record for record in map(_read, paths) if record]
+
+    def of_task(self, task_id: str, service: str):
+        """The record of a task of that service, or None."""
+        return next((record for record in self.all()
+                     if (record["task_id"], record["service"]) == (task_id, service)), None)
+
+    def unfinished(self, service: str) -> list:
+        """Every order of that service that was accepted and whose pictures are not all settled."""
+        return [record for record in self.all() if (record["state"], record["service"]) == (SUBMITTED, service)]
+
+    def to_continue(self, fingerprint: str, service: str):
+        """The order that the same command should go on with, owned by this process from here on, or None.
+
+        Unfinished, or of unknown fate for less than 15 minutes, and of no living owner. What is accepted goes
+        before what may be, and that before what is not: sending again is the last thing to do.
+        """
+        same = [record for record in self.all() if (record["fingerprint"], record["service"]) == (fingerprint, service)]
+        for record in sorted(same, key=lambda record: TO_CONTINUE[record["state"]]):
+            if not self._is_open(record) or not self.lock(record["id"], OWNER):
+                continue
+            self.reload(record)
+            if self._is_open(record):
+                return record
+            self.unlock(record["id"], OWNER)
+        return None
+
+    @staticmethod
+    def _is_open(record: Record) -> bool:
+        state = record["state"]
+        return state in (SUBMITTED, NOT_SENT) or (state in (SENDING, UNKNOWN) and record.age_s < UNKNOWN_FOR_S)
+
+    def lock(self, name: str, which: int) -> bool:
+        """Take one of the two locks of an order (by its id) without waiting; False where a living process holds it."""
+        place = _lock_place(name, which)
+        if place in self._held:
+            return True
+        if not self._lock_range(place):
+            return False
+        self._held.add(place)
+        return True
+
+    def unlock(self, name: str, which: int):
+        """Give a lock back."""
+        place = _lock_place(name, which)
+        if place in self._held:
+            self._held.discard(place)
+            _unlock_range(self._locks, place)
+
+    def _lock_range(self, place) -> bool:
+        if self._locks is None:
+            try:
+                self._prepare()
+                self._locks = os.open(os.path.join(self.folder, "locks"), os.O_RDWR | os.O_CREAT, 0o600)
+            except OSError:  # as on a file system without locks: no reason to leave a paid picture where it is
+                return True
+        return _lock_range(self._locks, place)
+
+    def _prepare(self):
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        ignore = os.path.join(self.folder, ".gitignore")
+        if not os.path.exists(ignore):
+            with open(ignore, "w", encoding="ascii") as file:
+                file.write("*\n")
+
+
+def _read(path: str):
+    if not path.endswith(".json"):
+        return None
+    try:
+        if os.path.getsize(path) > MAX_RECORD or not os.path.isfile(path):
+            return None
+        with open(path, "rb") as file:
+            value = json.loads(file.read(MAX_RECORD).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not _is_record(value):
+        return None
+    record = Record(value)
+    record.path = path
+    if record["state"] in (SENDING, UNKNOWN) and os.path.exists(path + ".data"):
+        record["state"] = SUBMITTED  # killed between keeping the pictures of the answer and saying so
+    return record
+
+
+def _is_record(value) -> bool:
+    """Is this what `create` and `save` write? A folder of somebody else's may hold anything under any name."""
+    if not isinstance(value, dict) or value.get("version") != 1:
+        return False
+    texts = [value.get(name) for name in ("service", "fingerprint", "stem")]
+    times = [value.get(name) for name in ("created_s", "sent_s", "accepted_s")]
+    images = value.get("images")
+    return (re.fullmatch(r"[0-9a-f-]{36}", str(value.get("id"))) is not None
+            and isinstance(value.get("state"), str) and value["state"] in TO_CONTINUE
+            and all(isinstance(text, str) for text in texts)
+            and not {"/", "\\", "\0"} & set(value["stem"])  # it becomes a file's name
+            and isinstance(value.get("request"), dict)
+            and (value.get("task_id") is None or is_task_id(value["task_id"]))
+            and isinstance(value.get("status"), (str, type(None)))
+            and all(time is None or _is_time(time) for time in times)
+            and isinstance(images, list) and all(map(_is_image, images)))
+
+
+def _is_image(value) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("error"), (dict, type(None))):
+        return False
+    if type(value.get("index")) is not int:
+        return False
+    return all(isinstance(value.get(name), (str, type(None))) for name in ("path", "url", "revised_prompt", "sha256"))
+
+
+def _is_time(value) -> bool:
+    # not a truth value, not NaN, and nothing that overflows
+    return type(value) in (int, float) and 0 <= value < 1e11
+
+
+def _is_old(path: str) -> bool:
+    try:
+        return time.time() - os.stat(path).st_mtime > OLD_PART_S
+    except OSError:
+        return False
+
+
+def _unlink(path: str):
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _sync_folder(folder: str):
+    # A rename is only lasting once its folder is synced; Windows cannot open folders and needs no such sync.
+    if os.name == "nt":
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        pass
+
+
+def _lock_place(name: str, which: int) -> int:
+    return zlib.crc32(name.encode("utf-8")) % (1 << 29) * 2 + which
+
+
+def _lock_range(descriptor: int, place: int) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            os.lseek(descriptor, place, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+    except OSError as error:
+        # a file system without locks: then one process at a time is all it can do
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    return True
+
+
+def _unlock_range(descriptor: int, place: int):
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            os.lseek(descriptor, place, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, place)
+    except OSError:
+        pass
