@@ -16,7 +16,6 @@ Bytecode is cached as usual: without it each start compiles every room again, ab
 Python itself. A read-only folder makes Python skip the cache silently; a wiped one takes it along.
 """
 
-import json
 import os
 import sys
 
@@ -41,6 +40,8 @@ def answer_incomplete(missing):
     here = os.path.realpath(__file__)
     message = (f"{missing} is missing beside {here}: the skill was not copied whole. Install it again "
                f"({REINSTALL}), or: git clone https://github.com/ichizi/image2-skills")
+    import json
+
     error = {"code": "missing_dependency", "message": message, "retryable": False}
     print(json.dumps({"ok": False, "status": "missing_dependency", "task_id": None,
                       "charged": "no", "images": [], "error": error, "next": REINSTALL}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 
-from .errors import OK, Image2Error
+from .errors import Image2Error
 
 MAX_BYTES = 60_000  # of one answer
 FEW = 10
@@ -28,7 +28,8 @@ def of_order(order, error=None, status=None, next_command=None, stand_in=False) 
         "error": error.as_json() if error else None,
         "next": next_command,
     }
-    if error and error.code == "task_failed" and not stand_in:
+    unrecorded = error and error.code == "task_not_found" and not order.record
+    if (unrecorded or (error and error.code == "task_failed")) and not stand_in:
         answer["charged"] = "maybe"
     if stand_in:
         answer["sandbox"] = True
@@ -96,32 +97,6 @@ def shell(words) -> str:
     import shlex
 
     return " ".join(shlex.quote(word) for word in words)
-
-
-def merged(answers: list, errors: list) -> tuple:
-    """Several tasks waited for in one run -> (one answer, exit status): the images of all, the worst of the ends."""
-    ends = [error.exit_status if error else OK for error in errors]
-    worst = max(range(len(ends)), key=lambda position: _severity(ends[position]))
-    images = []
-    for one in answers:
-        images += [{**image, "task_id": one["task_id"]} for image in one["images"]]
-    whole = {**answers[worst], "task_id": None, "images": [{**image, "index": index} for index, image in enumerate(images)]}
-    warnings = [warning for one in answers for warning in one.get("warnings", ())]
-    if warnings:
-        whole["warnings"] = list(dict.fromkeys(warnings))
-    charges = [one["charged"] for one in answers]
-    whole["charged"] = next(word for word in ("yes", "maybe", "no") if word in charges)
-    words = {}
-    for one in answers:
-        words[one["status"]] = words.get(one["status"], 0) + 1
-    whole["counts"] = words
-    return whole, ends[worst]
-
-
-def _severity(exit_status: int) -> int:
-    # what still needs a free next step comes first, then what is lost, then what is well
-    order = [0, 7, 6, 3, 5, 9, 4, 10, 8, 1]
-    return order.index(exit_status) if exit_status in order else len(order)
 
 
 def _seen(image) -> dict:

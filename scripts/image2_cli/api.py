@@ -49,6 +49,7 @@ class Api:
         Raises `Interrupted` with `charged` set, unless what had come by then holds the task.
         """
         reply, content = transport.Reply(), transport.Body(body)
+        self._session = None  # a kept connection may be closed by the service just now: then the fate were unknown
         headers = {"Content-Type": "application/json", "Idempotency-Key": order_id}
         try:
             self._exchange("POST", self.orders_url, reply, seconds, LINGER_S, data=content, headers=headers,
@@ -57,8 +58,8 @@ class Api:
             nothing_sent = content.withdraw()
             self._read(reply)
             try:
-                return verdict.of_broken_order(error, transport.causes(error), reply, self.where, self._blocked_by,
-                                               nothing_sent)
+                return verdict.of_broken_order(error, transport.causes(error), reply, self.where, nothing_sent,
+                                               self._blocked_by)
             except Image2Error as end:
                 if not isinstance(error, Interrupted):
                     raise
@@ -89,13 +90,15 @@ class Api:
     def _exchange(self, method, url, reply, seconds, linger=0.0, **content):
         if self._session is None:
             # on loopback no proxy of the environment may see the key
-            self._session = transport.new_session(use_environment=not self._settings.is_loopback)
+            self._session = transport.new_session(use_proxies=not self._settings.is_loopback)
         session = self._session
         try:
             self._clock.call(lambda: transport.exchange(session, method, url, reply, MAX_ANSWER, self._log, self._auth,
                                                         **content), seconds, linger)
         except Overdue:
             self._session = None  # its thread may still use it
+            if self._log:
+                self._log("%s %s -> given up after %.2f s" % (method, url, seconds))
             raise
         self.is_stand_in = self.is_stand_in or (self._settings.is_loopback
                                                 and reply.headers.get("Server", "").startswith("image2-sandbox"))

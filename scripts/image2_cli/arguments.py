@@ -12,8 +12,8 @@ from . import VERSION
 from .errors import Image2Error
 
 EXITS = """\
-exit: 0 ok, 1 bug, 2 usage, 3 rejected, 4 auth, 5 unavailable, 6 failed, 7 partial,
-      8 pending (run `next`), 9 unknown (do not repeat), 10 not saved (run `next`), 130/143 interrupted"""
+exit: 0 ok, 1 bug, 2 usage, 3 rejected, 4 auth, 5 unavailable, 6 failed, 7 partial, 8 pending (run `next`),
+      9 unknown (do not repeat), 10 not saved (run `next`), 130/143 interrupted (run `next`)"""
 TIMEOUT_S, MAX_TIMEOUT_S = 100.0, 86400.0
 
 
@@ -97,7 +97,7 @@ def _batch(parser):
     parser.add_argument("--max-images", default="50", metavar="N", help="refuse a batch of more images (default 50)")
     parser.add_argument("--concurrency", default="8", metavar="N", help="orders in flight (default 8)")
     parser.add_argument("--retry-failed", action="store_true", help="order failed lines again")
-    parser.add_argument("--new", action="store_true", help="order every line again")
+    parser.add_argument("--new", action="store_true", help="order failed lines and those of unknown fate again")
     _everywhere(parser, out=True, waits=True)
 
 
@@ -131,7 +131,7 @@ def _sandbox(parser):
 def _everywhere(parser, out=False, waits=False):
     if out:
         parser.add_argument("-o", "--out", "--output", "--out-dir", dest="out", metavar="PATH",
-                            help="file (.png .jpg .webp …) or folder (default image2-output)")
+                            help="file (.png .jpg .webp...) or folder (default image2-output)")
     if waits:
         parser.add_argument("--timeout", default="%g" % TIMEOUT_S, metavar="SECONDS",
                             help="how long to wait in all (default %g)" % TIMEOUT_S)

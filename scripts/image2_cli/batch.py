@@ -1,120 +1,40 @@
 """Many orders at once: one scheduler, a few threads, one look at each task when it is due.
 
 The rules of one order stay those of `order`: one accepted POST each, unknown stays unknown. This room decides
-only which step of which order is taken next. No asyncio: threads that wait for sockets are as fast here.
-
-A service that answers 429 slows the whole batch down, never fails it: the number of tasks in flight falls to what
-the service took, Retry-After is obeyed, and after as many acceptances the number is tried one higher again.
+only which step of which order is taken next; how fast orders may go out is for `pace` to say. No asyncio: threads
+that wait for sockets are as fast here.
 """
 
 from __future__ import annotations
 
 import heapq
-import random
 import threading
 
-from . import records
 from .clock import Interrupted
-from .errors import OK, UNAVAILABLE, Image2Error
-from .order import Order
+from .entries import DONE, FAILED, UNFINISHED, UNKNOWN, counts_of
+from .errors import NOT_SAVED, PENDING, UNAVAILABLE, Image2Error
+from .pace import Pace
+from .waiting import LOOK_S, MIN_LOOK_S
 
 FATAL = ("key_rejected", "insufficient_credits", "tls")  # what ends every further order too
 SOON = 0.1  # a task that is expected any moment is looked at again after this part of the expected time
 QUICKEST_LOOK_S = 0.1
-UNFINISHED, DONE, FAILED, UNKNOWN = "pending", "completed", "failed", "unknown"
-
-
-class Entry:
-    """One line on its way. `state` is what the counts say of it, `error` why it is not completed."""
-
-    def __init__(self, line, order):
-        self.line, self.order = line, order
-        self.state, self.error = UNFINISHED, None
-        self.watch = None
-
-    @property
-    def to_order(self) -> bool:
-        """Nothing of this line was accepted yet."""
-        return self.state == UNFINISHED and not self.order.resumed and not self.order.task
-
-
-def prepare(lines, tools_of, again: bool, unknown_again: bool) -> list:
-    """Lines -> entries, each joined to the record of an earlier run where there is one.
-
-    `tools_of(place)` gives the tools for a place. `again`: failed lines are to be ordered again,
-    `unknown_again`: those of unknown fate too.
-    """
-    known, entries = {}, []
-    for line in lines:
-        tools = tools_of(line.place)
-        if tools.store not in known:
-            known[tools.store] = {record.get("fingerprint"): record for record in tools.store.all()
-                                  if record.get("service") == tools.service}
-        record = known[tools.store].get(line.mark)
-        entries.append(_joined(line, tools, record, again, unknown_again))
-    return entries
-
-
-def _joined(line, tools, record, again, unknown_again) -> Entry:
-    entry = Entry(line, Order(tools, line.place))
-    order = entry.order
-    if not tools.store.lock(line.mark, records.OWNER):
-        entry.error = Image2Error("still_running", "Another run is at this line.")
-        order.record = record
-        return entry
-    if record is None:
-        return entry
-    state, failed = record.get("state"), _failure_of(record)
-    order.record = record
-    if state in (records.SENDING, records.UNKNOWN):
-        entry.state, entry.error = UNKNOWN, Image2Error("outcome_unknown", "It may have been accepted and charged.")
-        if unknown_again:
-            return Entry(line, Order(tools, line.place))
-    elif failed:
-        entry.state, entry.error = FAILED, failed
-        if again:
-            return Entry(line, Order(tools, line.place))
-    elif state in (records.SUBMITTED, records.FINISHED):
-        order.resumed = True
-        if state == records.FINISHED and order.is_saved:
-            entry.state, order.images = DONE, record.images
-    return entry
-
-
-def _failure_of(record):
-    """The error of an order that ended without all its pictures, None of one that did not."""
-    error = record.get("error") or next((image["error"] for image in record.images if image.get("error")), None)
-    finished = record.get("state") == records.FINISHED
-    if not error or (not finished and error.get("code") not in ("rejected", "request_too_large")):
-        return None
-    code = "some_failed" if finished and record.images else str(error.get("code"))
-    try:
-        return Image2Error(code, str(error.get("message") or "failed"))
-    except KeyError:
-        return Image2Error("task_failed", "failed")
-
-
 class Batch:
     """Runs entries until all are settled or the time is up.
 
-    `told(batch)` is called from the main thread a few times a second; `fatal` is the error that stopped all
-    further orders. Counting is by `counts`.
+    `told(counts)` is called from the main thread a few times a second, `save(order)` where a task is over. `fatal` is
+    the error that stopped all further orders, `pace.refusal` what the service last said to one it did not take yet.
     """
 
-    def __init__(self, entries, clock, deadline: float, concurrency: int, tools_for_thread, told):
+    def __init__(self, entries, clock, deadline: float, concurrency: int, tools_for_thread, told, save):
         self.entries, self.clock, self.deadline = entries, clock, deadline
         self.concurrency, self._tools_for_thread, self._told = concurrency, tools_for_thread, told
+        self._collect = save
         self.fatal = None
+        self.pace = Pace(deadline)
         self._changed = threading.Condition()  # its lock may be taken again by the thread that holds it
         self._stopped = False
         self._at_work = 0
-        self._running = 0  # tasks accepted and not over
-        self._sending = 0
-        self._limit = None  # the most tasks in flight that the service takes, None while it takes all
-        self._streak = 0  # acceptances since the last refusal
-        self._refusals = 0  # since the last acceptance
-        self._not_before = 0.0
-        self._asked_to_wait = False
         self._expected = None  # seconds a task takes, by the quickest seen so far
         self._scout = None  # the task that is looked at early to learn that
         self._to_send = [entry for entry in reversed(entries) if entry.to_order and entry.error is None]
@@ -124,13 +44,10 @@ class Batch:
             if entry.state == UNFINISHED and entry.order.resumed:
                 self._follow(entry)
 
-    @property
-    def counts(self) -> dict:
-        """How many lines stand where, and how many pictures are there."""
-        states = [entry.state for entry in self.entries]
-        images = sum(bool(image.get("path")) for entry in self.entries for image in entry.order.images)
-        return {"total": len(states), **{state: states.count(state) for state in (DONE, FAILED, UNFINISHED, UNKNOWN)},
-                "images": images}
+    def close(self):
+        """Say of every line that is not completed why."""
+        for entry in self.entries:
+            entry.close()
 
     def run(self):
         """Work until nothing is left or the deadline. Raises `Interrupted` once every thread has put down its work."""
@@ -138,15 +55,16 @@ class Batch:
         for worker in workers:
             worker.start()
         try:
-            while any(worker.is_alive() for worker in workers) and self.clock.now() < self.deadline + 5:
+            while any(worker.is_alive() for worker in workers) and self.clock.now() < self.deadline + 4:
                 self.clock.sleep(0.05)
-                self._told(self)
+                self._told(counts_of(self.entries))
         finally:
             with self._changed:
                 self._stopped = True
                 self._changed.notify_all()
+            end = self.clock.now() + 0.8  # an order in flight may still tell its task id
             for worker in workers:
-                worker.join(0.8)  # an order in flight may still tell its task id
+                worker.join(max(0.0, end - self.clock.now()))
 
     # --- choosing the next step ---------------------------------------------------------------------------------
 
@@ -167,6 +85,10 @@ class Batch:
             except Image2Error as error:
                 self._settle(entry, error)
             except Exception as bug:
+                if tools.log:
+                    import traceback
+
+                    tools.log(traceback.format_exc())
                 self._settle(entry, Image2Error("internal", "a bug (%s)" % type(bug).__name__, charged=order.charged))
             finally:
                 with self._changed:
@@ -192,12 +114,11 @@ class Batch:
         """(step to take now or None, when the next one is due or None). Orders first: they run while we work."""
         due = []
         if self._to_send and self.fatal is None:
-            in_flight = self._running + self._sending
-            if self._limit is None or in_flight < self._limit:
-                if now >= self._not_before:
-                    self._sending += 1
-                    return (self._send, self._to_send.pop()), None
-                due.append(self._not_before)
+            begins = self.pace.next_at(now)
+            if begins is not None and begins <= now:
+                self.pace.sending += 1
+                return (self._send, self._to_send.pop()), None
+            due += [begins] if begins is not None else []
         if self._to_save:
             return (self._save, self._to_save.pop(0)), None
         if self._looks:
@@ -210,7 +131,7 @@ class Batch:
 
     def _send(self, entry):
         order, line = entry.order, entry.line
-        accepted = False
+        accepted, began = False, self.clock.now()
         try:
             order.begin(line.request, line.stem, line.mark)
             order.send(line.request, self.deadline - self.clock.now())
@@ -222,42 +143,27 @@ class Batch:
                     entry.error = error
                     return
                 raise
-            self._slow_down(entry, error)
+            with self._changed:
+                entry.error = error
+                self._to_send.append(entry)
+                self.pace.refused(error, began, self.clock.now())
+            return
         finally:
             with self._changed:
-                self._sending -= 1
-                self._running += accepted
-        self._speed_up()
+                self.pace.sending -= 1
+                if accepted:
+                    self.pace.accepted()
         self._follow(entry)
-
-    def _slow_down(self, entry, error):
-        with self._changed:
-            self._to_send.append(entry)
-            entry.error = error
-            self._streak, self._refusals = 0, self._refusals + 1
-            if error.code == "rate_limited":
-                self._limit = max(1, self._running)
-            self._asked_to_wait = error.retry_after_s is not None
-            pause = min(8.0, 0.5 * 2 ** min(self._refusals - 1, 5)) * random.uniform(0.75, 1.0)
-            self._not_before = self.clock.now() + max(pause, error.retry_after_s or 0.0)
-
-    def _speed_up(self):
-        with self._changed:
-            self._streak, self._refusals = self._streak + 1, 0
-            if self._limit is not None:
-                self._limit = max(self._limit, self._running)
-                if self._streak >= 2 * self._limit:
-                    self._limit, self._streak = self._limit + 1, 0
 
     def _follow(self, entry):
         entry.error = None
         entry.watch = entry.order.watch(floor=self._floor())
         with self._changed:
             if entry.watch is None:
-                self._running -= not entry.order.resumed
+                self.pace.running -= not entry.order.resumed
                 self._to_save.append(entry)
             else:
-                self._running += entry.order.resumed
+                self.pace.running += entry.order.resumed
                 if not entry.order.resumed and not entry.watch.interval:
                     entry.watch.due = entry.watch.accepted_at + self._first_look(entry)
                 self._push(entry)
@@ -281,13 +187,15 @@ class Batch:
         watch = entry.watch
         if entry is self._scout and self._expected is None:
             watch.floor = min(1.0, max(QUICKEST_LOOK_S, 0.15 * (self.clock.now() - watch.accepted_at)))
+        asked_at = self.clock.now()
         try:
-            task = entry.order.tools.api.look(watch.task_id, 15.0)
+            task = entry.order.tools.api.look(watch.task_id, min(LOOK_S, max(MIN_LOOK_S, self.deadline - asked_at)))
         except Image2Error as error:
             try:
                 watch.missed(error, self.clock.now())
             except Image2Error:
-                self._over()
+                with self._changed:
+                    self.pace.over()
                 raise
             over = False
         else:
@@ -296,17 +204,12 @@ class Batch:
             if not over:
                 self._push(entry)
                 return
-            self._over()
-            self._learn(self.clock.now() - watch.accepted_at)
+            self.pace.over()
+            if not entry.order.resumed:
+                self._learn(asked_at - watch.accepted_at)
         entry.order.settle(watch)
         with self._changed:
             self._to_save.append(entry)
-
-    def _over(self):
-        with self._changed:
-            self._running -= 1
-            if not self._asked_to_wait:
-                self._not_before = 0.0  # a place has become free
 
     def _learn(self, seconds: float):
         if self._expected is None or seconds < self._expected:
@@ -321,7 +224,9 @@ class Batch:
             heapq.heapify(self._looks)
 
     def _save(self, entry):
-        entry.order.collect(self.deadline)
+        if entry.watch is None:
+            entry.order.settle(None)
+        self._collect(entry.order)
         self._settle(entry, None)
 
     def _settle(self, entry, error):
@@ -331,31 +236,9 @@ class Batch:
             entry.state = DONE
         elif code == "outcome_unknown":
             entry.state = UNKNOWN
-        elif error.exit_status in (8, 10) or (error.exit_status == UNAVAILABLE and error.retryable):
+        elif code in FATAL:
+            self.fatal = error
+        elif error.exit_status in (PENDING, NOT_SAVED) or (error.exit_status == UNAVAILABLE and error.retryable):
             entry.state = UNFINISHED
         else:
             entry.state = FAILED
-
-
-def end_of(batch) -> tuple:
-    """(the error that stands for the whole batch or None, exit status)."""
-    counts = batch.counts
-    unsaved = [entry for entry in batch.entries if entry.error is not None and entry.error.exit_status == 10]
-    if batch.fatal is not None:
-        return batch.fatal, batch.fatal.exit_status
-    if counts[UNFINISHED] > len(unsaved):
-        error = Image2Error("still_running", "%d of %d orders are not finished. Run `next`: what is done is not paid again."
-                            % (counts[UNFINISHED], counts["total"]))
-    elif unsaved:
-        error = Image2Error("not_saved", "%d orders are paid for but not saved. Run `next`: saving again is free."
-                            % len(unsaved))
-    elif counts[UNKNOWN]:
-        error = Image2Error("outcome_unknown", "%d orders may have been accepted and charged; they are not repeated. Tell "
-                            "the user; only they decide on --new." % counts[UNKNOWN])
-    elif counts[FAILED]:
-        code = "some_failed" if counts[DONE] else "task_failed"
-        error = Image2Error(code, "%d of %d orders failed. --retry-failed orders them again; ask the user first."
-                            % (counts[FAILED], counts["total"]))
-    else:
-        return None, OK
-    return error, error.exit_status

@@ -48,10 +48,9 @@ class Check:
 
     def _packages(self):
         self.run_.ensure_packages()
-        import dotenv.version
-        import requests
+        from importlib.metadata import version
 
-        return "requests %s, python-dotenv %s" % (requests.__version__, dotenv.version.__version__)
+        return ", ".join("%s %s" % (name, version(name)) for name in ("requests", "python-dotenv"))
 
     def _key(self):
         if self.options.sandbox:

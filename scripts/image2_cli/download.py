@@ -8,19 +8,16 @@ Ten of fourteen like tools saved error pages as `.png`; such a file later breaks
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import ipaddress
 import os
-import random
 import re
-import socket
 import uuid
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
-from . import transport
+from . import links, transport
 from .errors import Image2Error
+from .pace import backoff
 from .raster import NotRaster, inspect
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -29,9 +26,6 @@ TRIES = 3
 REDIRECTS = 5
 REDIRECT = (301, 302, 303, 307, 308)
 STALE = (401, 403, 404, 410)  # an expired link: the task is asked for a fresh one
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Proxies that answer every name with such an address (TUN mode) are common; a literal one is still refused.
-FAKE_IP = ipaddress.ip_network("198.18.0.0/15")
 
 
 class Saved(NamedTuple):
@@ -86,8 +80,10 @@ def leftovers(folder: str, order_id: str) -> list:
 
 def remove(path: str):
     """Unlink a temporary file that may be gone already."""
-    with contextlib.suppress(OSError):
+    try:
         os.unlink(path)
+    except OSError:
+        pass
 
 
 def fetch(url: str, part: str, loopback: bool, clock, deadline: float, log=None, home: str = "") -> Saved:
@@ -101,7 +97,7 @@ def fetch(url: str, part: str, loopback: bool, clock, deadline: float, log=None,
         try:
             return _fetch_once(url, part, loopback, clock, deadline, log, home)
         except _Again as again:
-            pause = min(8.0, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.75, 1)
+            pause = backoff(attempt - 1)
             if attempt == TRIES or clock.now() + pause >= deadline:
                 raise NotSaved(str(again), again.http_status) from None
             clock.sleep(pause)
@@ -145,22 +141,10 @@ def publish(part: str, path: str, overwrite: bool) -> bool:
 
 
 def check_url(url: str, loopback: bool, home: str = ""):
-    """Raise `NotSaved` for a URL that must not be asked: another scheme, a login, an inner address.
-
-    What the user named as the service's own address is no secret of the network: `home` may be an inner one.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _port = parts.hostname or "", parts.port
-    except ValueError:
-        raise NotSaved("the service gave a link that is no URL") from None
-    if parts.scheme != "https" and not (loopback and parts.scheme == "http"):
-        raise NotSaved("the service gave a link that is not https")
-    # a percent in a host is an address in disguise (%31 is a 1) or one of a single network card
-    if not host or "@" in parts.netloc or "%" in parts.netloc or "\\" in url:
-        raise NotSaved("the service gave a link with a login or without a host")
-    if not loopback and parts.netloc != home and any(_is_inner(address) for address in _addresses(host)):
-        raise NotSaved("the service gave a link into a private network")
+    """Raise `NotSaved` for a URL that must not be asked; see `links.why_not`."""
+    reason = links.why_not(url, loopback, home)
+    if reason:
+        raise NotSaved("the service gave a link " + reason)
 
 
 class _Again(Exception):
@@ -180,7 +164,7 @@ def _refused_by_disk(error: OSError) -> NotSaved:
 
 
 def _fetch_once(url, part, loopback, clock, deadline, log, home) -> Saved:
-    session = transport.new_session(use_environment=not loopback)
+    session = transport.new_session(use_proxies=not loopback)
     try:
         response = _open(session, url, loopback, home, min(SILENCE_S, max(1.0, deadline - clock.now())), log)
         if response.status_code in STALE:
@@ -242,41 +226,6 @@ def _write(part, pieces) -> Saved:
 def _length(response) -> int:
     text = response.headers.get("Content-Length", "")
     return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else 0
-
-
-def _addresses(host: str) -> list:
-    """Every address a host stands for: written out in any old spelling, or looked up.
-
-    A name that cannot be looked up here may still be known to the proxy; it has no address to refuse.
-    """
-    host = host.rstrip(".")
-    try:
-        return [ipaddress.ip_address(host)]
-    except ValueError:
-        pass
-    try:
-        return [ipaddress.ip_address(socket.inet_aton(host))]  # also 127.1 and 2130706433
-    except OSError:
-        pass
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []
-    addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
-    return [address for address in addresses if address not in FAKE_IP]
-
-
-def _is_inner(address) -> bool:
-    if address.version == 6:
-        if address.ipv4_mapped:
-            address = address.ipv4_mapped
-        elif address.sixtofour:
-            address = address.sixtofour
-        elif address in NAT64:
-            address = ipaddress.ip_address(int(address) & 0xFFFFFFFF)
-    # is_global has no word on the old IPv4-compatible (::127.0.0.1) and site-local (fec0::) addresses
-    return not address.is_global or address.is_multicast or address.is_reserved or (
-        address.version == 6 and address.is_site_local)
 
 
 def _publish_without_links(part: str, path: str) -> bool:

@@ -1,61 +1,25 @@
 """A folder's records -> one self-contained `index.html` beside its pictures.
 
 Reads `.image2/` and looks which files are there; writes that one page and nothing else. Never the network, the key
-or a lock. Records have the right types (`records` sees to it), but their words are hostile: they are escaped and
-cut to a bound, and only files that lie in the folder and end like a picture get a link. How the page looks and acts stands in `gallery.html`.
+or a lock. Only files that lie in the folder and end like a picture get a link, whatever path a record names.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
+import contextlib
 import os
-import re
-import time
-import unicodedata
 import uuid
-from typing import NamedTuple, Optional
-from urllib.parse import quote
 
 from . import records
 from .errors import Image2Error
+from .gallery_page import FAILED, KINDS, LEFT, MISSING, NOT_SENT, PICTURE, REPLACED, UNFINISHED, UNKNOWN, Entry, page
 from .place import SUFFIXES
-from .request import MAX_PROMPT, shown
-from .task import MAX_IMAGES, clean
+from .request import shown
+from .task import MAX_IMAGES
 
 PAGE = "index.html"
-TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "gallery.html")
 MARKER, MARKER_WITHIN = b'<meta name="generator" content="image2 gallery">', 2048
-POLICY = ("default-src 'none'; img-src 'self' file:; style-src %s; script-src %s; base-uri 'none'; form-action 'none'; "
-          "require-trusted-types-for 'script'; trusted-types 'none'")
-MAX_ALT = 250  # a screen reader reads it to its end; the whole prompt stands beside the picture
-JOINERS = "\u200c\u200d"  # emoji, Persian and Indic words fall apart without them
-
-# What an entry is: its kind -> (the word for it, what that means).
-PICTURE, MISSING, REPLACED, LEFT = "picture", "missing", "replaced", "not_downloaded"
-FAILED, UNFINISHED, UNKNOWN, NOT_SENT = "failed", "unfinished", "unknown", "not_accepted"
-KINDS = {
-    PICTURE: ("completed", ""),
-    MISSING: ("file missing", "The picture was saved, but its file is no longer in this folder."),
-    REPLACED: ("replaced", "A later picture was saved under the same name."),
-    LEFT: ("not downloaded", "The picture was made, but only its link was asked for."),
-    FAILED: ("failed", "No picture came of it."),
-    UNFINISHED: ("unfinished", "Accepted, but not here yet. `image2.py wait` fetches it and orders nothing."),
-    UNKNOWN: ("unknown", "It was sent, and no answer came back."),
-    NOT_SENT: ("not accepted", "The service did not take this order."),
-}
 OF_STATE = {records.SUBMITTED: UNFINISHED, records.FINISHED: FAILED, records.NOT_SENT: NOT_SENT}
-CHARGED = {"yes": "charged", "no": "not charged", "maybe": "may have been charged"}
-
-
-class Entry(NamedTuple):
-    """One box of the page: a picture, or what of an order is not there. `file` is relative to the folder."""
-
-    kind: str
-    order: records.Record
-    image: dict
-    file: Optional[str] = None
 
 
 def write_page(folder: str) -> tuple:
@@ -68,7 +32,8 @@ def write_page(folder: str) -> tuple:
     found = records.Store(folder).all()
     if not found:
         what = "holds no records of orders" if os.path.isdir(folder) else "does not exist"
-        raise Image2Error("usage", "%s %s. Name the folder that `generate --out` wrote to." % (shown(folder, 200), what))
+        raise Image2Error("usage", "%s %s. Name the folder that `generate --out` wrote to."
+                          % (shown(folder, 200), what))
     path = os.path.join(folder, PAGE)
     _refuse_foreign(path)
     entries = entries_of(folder, found)
@@ -85,7 +50,7 @@ def write_page(folder: str) -> tuple:
 def entries_of(folder: str, found: list) -> list:
     """The entries of the page, newest order first. A file that two pictures claim belongs to the later one."""
     entries, claimed = [], set()
-    for order in sorted(reversed(found), key=_ordered_s, reverse=True):
+    for order in sorted(reversed(found), key=lambda order: order.get("created_s") or 0, reverse=True):
         for entry in _entries(folder, order):
             if entry.file in claimed:
                 entry = Entry(REPLACED, order, entry.image)
@@ -93,24 +58,6 @@ def entries_of(folder: str, found: list) -> list:
                 claimed.add(entry.file)
             entries.append(entry)
     return entries
-
-
-def page(folder: str, entries: list) -> str:
-    """The whole page. Its style and its script are allowed by their hashes, and nothing else is."""
-    with open(TEMPLATE, encoding="utf-8") as file:  # text mode: a checkout with CRLF would have other hashes
-        template = file.read()
-    ratios = sorted({_ratio(entry) for entry in entries})
-    template = template.replace("{{ratios}}", "\n".join(".r%d { --ratio: %.2f }" % (one, one / 100) for one in ratios))
-    hashes = ["'sha256-%s'" % base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-              for text in (_inside_of("style", template), _inside_of("script", template))]
-    fields = {"policy": POLICY % tuple(hashes), "title": _escaped(os.path.basename(folder) or folder, 200),
-              "summary": _summary(entries), "total": str(len(entries)), "made": _moment(time.time()),
-              "cards": "\n".join(_card(entry) for entry in entries)}
-    # in one pass, so that a prompt that spells a field is not filled in
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match.group(1)], template)
-
-
-# --- records -> entries -------------------------------------------------------------------------------------------
 
 
 def _entries(folder, order):
@@ -127,7 +74,8 @@ def _entries(folder, order):
             rest.setdefault(LEFT, image)
             continue
         rest.setdefault(OF_STATE.get(state, UNKNOWN), image)
-    if not images or _n(order) > len(images):
+    asked = order["request"].get("n")
+    if not images or (type(asked) is int and asked > len(images)):
         rest.setdefault(OF_STATE.get(state, UNKNOWN), {})
     for kind, image in rest.items():
         yield Entry(kind, order, image)
@@ -147,138 +95,14 @@ def _file(folder, path):
     return None
 
 
-def _n(order) -> int:
-    n = order["request"].get("n")
-    return n if type(n) is int else 0
-
-
-def _ordered_s(order) -> float:
-    moment = order.get("created_s") or 0.0
-    return moment if moment < 4e9 else 0.0  # what localtime takes everywhere
-
-
-def _size(image):
-    size = image.get("width"), image.get("height")
-    return size if all(type(one) is int and 0 < one < 100_000 for one in size) else None
-
-
-def _ratio(entry) -> int:
-    """The shape of the entry's box in hundredths; very long pictures get a box that leaves room for a caption."""
-    width, height = _size(entry.image) or (1, 1) if entry.file else (1, 1)
-    return min(240, max(60, round(100 * width / height)))
-
-
-def _charged(entry) -> str:
-    if entry.order.get("service") == "sandbox":
-        return "no"
-    return {FAILED: "maybe", UNKNOWN: "maybe", NOT_SENT: "no"}.get(entry.kind, "yes")
-
-
-def _meaning(entry) -> str:
-    """What became of it: the recorded words about what went wrong, else what its kind means."""
-    errors = [one for one in (entry.image.get("error"), entry.order.get("error")) if isinstance(one, dict)]
-    if entry.kind not in (FAILED, UNFINISHED, UNKNOWN, NOT_SENT):
-        errors = []
-    words = [clean(error.get(name), 400) for error in errors[:1] for name in ("message", "server_message")]
-    return " ".join(dict.fromkeys(filter(None, words))) or KINDS[entry.kind][1]
-
-
-# --- entries -> HTML ----------------------------------------------------------------------------------------------
-
-
-def _card(entry) -> str:
-    prompt = _escaped(entry.order["request"].get("prompt"), MAX_PROMPT)
-    size = "%d×%d" % _size(entry.image) if entry.file and _size(entry.image) else ""
-    word = KINDS[entry.kind][0]
-    if entry.kind == PICTURE:
-        word = clean(entry.order.get("status"), 40) or word
-    return CARD % {
-        "kind": entry.kind, "ratio": _ratio(entry), "box": _picture(entry) if entry.file else _note(entry),
-        "lines": prompt or '<span class="none">No prompt recorded</span>', "size": size, "word": html.escape(word),
-        "copy": '<button type="button" class="copy">Copy<span class="unseen"> prompt</span></button>' if prompt else "",
-        "facts": "".join("<dt>%s</dt><dd dir=\"auto\">%s</dd>" % pair for pair in _facts(entry, size, word) if pair[1])}
-
-
-CARD = """\
-<li class="card %(kind)s r%(ratio)d">
-%(box)s
-<div class="caption">
-<p class="prompt" lang="" dir="auto">%(lines)s</p>
-<p class="meta"><span class="size">%(size)s</span> <span class="status">%(word)s</span> %(copy)s</p>
-</div>
-<dl class="facts">%(facts)s</dl>
-</li>"""
-
-
-def _picture(entry) -> str:
-    # "./" and the quoting of every other character: a name can be neither a scheme, a query nor a fragment
-    url = "./" + quote(os.fsencode(entry.file.replace(os.sep, "/")))
-    alt = _escaped(clean(entry.order["request"].get("prompt"), MAX_ALT), MAX_ALT) or "Picture without a recorded prompt"
-    size = ' width="%d" height="%d"' % _size(entry.image) if _size(entry.image) else ""
-    return ('<a class="box" href="%s"><img src="%s" alt="%s"%s loading="lazy" decoding="async"></a>'
-            % (url, url, alt, size))
-
-
-def _note(entry) -> str:
-    return '<button type="button" class="box"><strong>%s</strong> <span>%s</span> <em>%s</em></button>' % (
-        KINDS[entry.kind][0].capitalize(), html.escape(_meaning(entry)), CHARGED[_charged(entry)].capitalize())
-
-
-def _facts(entry, size, word):
-    order, image = entry.order, entry.image
-    revised = clean(image.get("revised_prompt"), 1000)
-    if revised == clean(order["request"].get("prompt"), 1000):
-        revised = None
-    saved_as = entry.file or (image.get("path") if entry.kind in (MISSING, REPLACED) else None)
-    yield "Revised prompt", _escaped(revised, 1000)
-    yield "Status", html.escape(". ".join(filter(None, [word, _meaning(entry)])))
-    yield "Size", size or _escaped(order["request"].get("size"), 40).replace("x", "×")
-    yield "Cost", CHARGED[_charged(entry)] + (" (sandbox)" if order.get("service") == "sandbox" else "")
-    yield "Task", _escaped(order.get("task_id"), 128)
-    yield "File", _escaped(saved_as if entry.file else os.path.basename(saved_as or ""), 300)
-    yield "Ordered", _moment(_ordered_s(order))
-
-
-def _summary(entries) -> str:
-    kinds = [entry.kind for entry in entries]
-    pictures = kinds.count(PICTURE)
-    parts = ["%d picture%s" % (pictures, "" if pictures == 1 else "s")]
-    parts += ["%d %s" % (kinds.count(kind), KINDS[kind][0]) for kind in KINDS if kind != PICTURE and kind in kinds]
-    return ", ".join(parts)
-
-
-def _escaped(value, limit: int) -> str:
-    """A record's text for the page, "" where it is none: nothing in it is markup, and what the eye cannot see is gone.
-
-    Bidi overrides could show a prompt as another than is copied; invisible tags could carry words for an agent.
-    """
-    if not isinstance(value, str):
-        return ""
-    text = value[:limit] + ("…" if len(value) > limit else "")
-    return html.escape("".join(char for char in text.replace("\r\n", "\n") if char in "\n\t" + JOINERS
-                               or unicodedata.category(char) not in ("Cc", "Cf", "Cs"))).strip()
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
-
-
-def _inside_of(tag, text):
-    return re.search("<%s>(.*?)</%s>" % (tag, tag), text, re.S).group(1)
-
-
-# --- the file -----------------------------------------------------------------------------------------------------
-
-
 def _refuse_foreign(path):
     """Somebody's own index.html is never replaced; ours says so near its top."""
     if not os.path.lexists(path):
         return
-    try:
-        with open(path, "rb") as file:
-            ours = MARKER in file.read(MARKER_WITHIN) and not os.path.islink(path)
-    except OSError:
-        ours = False
+    ours = False
+    if os.path.isfile(path) and not os.path.islink(path):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            ours = MARKER in file.read(MARKER_WITHIN)
     if not ours:
         raise Image2Error("usage", "%s was not made by this tool and is left alone. Rename it, then run the same again."
                           % shown(path, 200))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import NamedTuple, Optional
 
 from . import place as places
@@ -17,24 +18,33 @@ from .reference import ReferenceProblem, image_of
 FIELDS = ("prompt", "size", "n", "image", "model", "set", "out", "name")
 MAX_LINES = 10_000
 MAX_REFERENCES = 256 * 1024 * 1024  # characters of all data: URIs of a batch, each file counted once
+MAX_OF_ONE = 48 * 1024 * 1024  # of one line's
+EXPLAINED = 20  # wrong lines; of the others the numbers are enough
+ENDS = re.compile("\r\n|\r|\n")  # splitlines() would also cut a JSON text at a U+2028 in its prompt
+# One row like this and no row is a prompt: a JSON list would be paid for bracket by bracket.
+JSON_ROW = re.compile(r"\{|\[\s*(\{|$)")
 
 
 class Line(NamedTuple):
-    """One order of a batch. `number` is its line in the file, from 1; `mark` the same for the same order again."""
+    """One order of a batch. `number` is its line in the file, from 1; `mark` the same for the same order again.
+
+    `is_relative`: a path in it starts from the working folder.
+    """
 
     number: int
     request: request.ImageRequest
     place: places.Place
     stem: str
     mark: str
+    is_relative: bool = False
 
 
 def read(text: str, defaults: dict, out: Optional[str], overwrite: bool, service: str, mistakes: list) -> list:
-    """The `Line`s of a batch file's text (JSONL where its first line is an object, else a prompt a line).
+    """The `Line`s of a batch file's text: JSONL where a row begins like an object, else a prompt a row.
 
-    `defaults` are the fields given on the command; its `set` is an object.
+    `defaults` are the fields given on the command; its `set` is an object. What is wrong goes into `mistakes`.
     """
-    rows = [(number, row.strip()) for number, row in enumerate(text.splitlines(), 1)]
+    rows = [(number, row.strip()) for number, row in enumerate(ENDS.split(text), 1)]
     rows = [(number, row) for number, row in rows if row and not row.startswith("#")]
     if not rows:
         mistakes.append("the batch file holds no order")
@@ -42,14 +52,32 @@ def read(text: str, defaults: dict, out: Optional[str], overwrite: bool, service
         mistakes.append("the batch file holds %d orders, %d are allowed" % (len(rows), MAX_LINES))
         return []
     reader = _Reader(defaults, out, overwrite, service, len(str(len(rows))))
-    is_jsonl = bool(rows) and rows[0][1].startswith("{")
-    lines = []
+    is_jsonl = any(JSON_ROW.match(row) for _number, row in rows)
+    lines, wrong = [], {}
     for position, (number, row) in enumerate(rows, 1):
         found = []
         line = reader.line(number, position, row if is_jsonl else {"prompt": row}, found)
-        mistakes += ["line %d: %s" % (number, wrong) for wrong in found]
         lines += [line] if line else []
+        if found:
+            wrong[number] = found
+    mistakes += _named(wrong)
     return lines
+
+
+def _named(wrong: dict) -> list:
+    """Every wrong line with its number, the first ones with what is wrong."""
+    numbers = sorted(wrong)
+    texts = ["line %d: %s" % (number, what) for number in numbers[:EXPLAINED] for what in wrong[number]]
+    ranges = []
+    for number in numbers[EXPLAINED:]:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    if ranges:
+        texts.append("also wrong: lines %s" % ", ".join(
+            "%d" % first if first == last else "%d-%d" % (first, last) for first, last in ranges))
+    return texts
 
 
 class _Reader:
@@ -65,16 +93,20 @@ class _Reader:
         fields = self._fields(row, mistakes)
         if fields is None:
             return None
-        fields["image"] = self._images(fields.get("image"), mistakes)
+        given = fields.get("image")
+        paths = [fields.get("out"), *(given if isinstance(given, (list, tuple)) else [given])]
+        fields["image"] = self._images(given, mistakes)
         asked, wrong = request.build(fields)
         mistakes += wrong
-        place = self._place(fields, number, mistakes)
+        place = self._place(fields, mistakes)
+        prompt = fields.get("prompt")
+        stem = place.stem or "%0*d-%s" % (self.digits, position, places.slug(prompt if isinstance(prompt, str) else ""))
+        self._take(place.folder, stem, asked.n if asked else 1, number, mistakes)
         if mistakes:
             return None
-        stem = place.stem or "%0*d-%s" % (self.digits, position, places.slug(asked.prompt))
         mark = asked.fingerprint("batch", self.service, place.folder, place.stem or "")
         self.times[mark] = self.times.get(mark, 0) + 1
-        return Line(number, asked, place, stem, "%s.%d" % (mark, self.times[mark]))
+        return Line(number, asked, place, stem, "%s.%d" % (mark, self.times[mark]), any(map(_is_relative, paths)))
 
     def _fields(self, row, mistakes):
         if isinstance(row, str):
@@ -106,6 +138,9 @@ class _Reader:
                 mistakes.append("image must be a URL, a path, or a list of them")
             else:
                 images += self._image(text, mistakes)
+        if sum(map(len, images)) > MAX_OF_ONE:
+            mistakes.append("the reference files of one order are too large together: %d MB are allowed"
+                            % (MAX_OF_ONE * 3 // 4 >> 20))
         return images
 
     def _image(self, text, mistakes):
@@ -120,7 +155,7 @@ class _Reader:
                                 % (MAX_REFERENCES * 3 // 4 >> 20))
         return [self.files[text]]
 
-    def _place(self, fields, number, mistakes):
+    def _place(self, fields, mistakes):
         name, out = fields.get("name"), fields.get("out")
         if name is not None and out is not None:
             mistakes.append("name and out contradict each other: name is a file in the output folder, out a path")
@@ -129,13 +164,23 @@ class _Reader:
                 mistakes.append("%s must be text" % field)
                 return places.resolve(self.out)
         if name is not None:
-            if os.path.basename(name) != name or "\\" in name or name in (".", ".."):
-                mistakes.append("name %s must be a file's name without a folder" % request.shown(name))
             out = os.path.join(self.folder, name if name.lower().endswith(places.SUFFIXES) else name + ".png")
+            if os.path.basename(name) != name or "\\" in name or not places.resolve(out).stem:
+                mistakes.append("name %s must be a file's name without a folder" % request.shown(name))
         place = places.resolve(out or self.out, self.overwrite)
-        if place.stem:
-            file = os.path.join(place.folder, place.stem)
-            if file in self.taken:
-                mistakes.append("the same file name as line %d" % self.taken[file])
-            self.taken.setdefault(file, number)
+        wrong = places.mistake(place, 1) if place.stem else None  # as a name too long for the disk
+        mistakes += [wrong] if wrong else []
         return place
+
+    def _take(self, folder, stem, count, number, mistakes):
+        """Claim the names of an order's pictures; whatever their suffix, for that follows from the bytes."""
+        for step in range(1, count + 1):
+            file = os.path.normcase(places.path_of(places.Place(folder), stem, step, ""))
+            other = self.taken.setdefault(file, number)
+            if other != number:
+                mistakes.append("the same file name as line %d" % other)
+                return
+
+
+def _is_relative(path) -> bool:
+    return bool(path) and "://" not in path and not os.path.isabs(os.path.expanduser(path))

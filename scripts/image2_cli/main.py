@@ -38,9 +38,10 @@ class _Main:
             told, exit_status = self._run()
         except SystemExit as end:  # --help, --version, or a child that answered in our place
             self._warn_of_age()
+            _flush()
             return end.code
         self._print(told)
-        serving = getattr(self.verb, "serving", None)
+        serving = self.verb and self.verb.serving
         if serving and not exit_status:
             try:
                 self.clock.sleep(float("inf"))
@@ -51,10 +52,11 @@ class _Main:
     def _run(self):
         try:
             options, mistakes = arguments.parse(self.argv)
-            from .verbs import Run
+            from . import verbs
+            from .run import Run
 
             self.verb = Run(options, mistakes, self.clock, self.script, self._write, _is_terminal(sys.stderr))
-            return self.verb.go()
+            return verbs.go(self.verb)
         except Image2Error as error:
             return self._failed(error)
         except Interrupted as signalled:
@@ -121,6 +123,13 @@ class _Main:
 
 def _age() -> str:
     return "Python 3.10 or newer is needed to run; this is %d.%d." % sys.version_info[:2]
+
+
+def _flush():
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):  # closed, as by `--help | head`: Python's end must not try again
+        sys.stdout = None
 
 
 def _is_terminal(stream) -> bool:

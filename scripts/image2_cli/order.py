@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import json
 import os
-import random
 from typing import NamedTuple, Optional
 
-from . import download, records
 from . import place as places
-from .clock import Interrupted, Overdue
-from .errors import Image2Error
+from . import records
+from .clock import Interrupted
+from .errors import UNAVAILABLE, Image2Error
+from .pace import LONGEST_RETRY_AFTER_S, backoff
 from .request import ImageRequest
+from .saving import failed_image, found, save_missing
 from .task import ImageResult, Task
-from .waiting import LOOK_S, Watch, wait_for
+from .waiting import Watch, wait_for
 
 TRIES = 3  # of a POST that provably was not accepted
-LONGEST_RETRY_AFTER_S = 60.0
 SAVING_S = 3.0  # what saving may take past the time of the wait: a finished task should not end unsaved
-AT_ONCE = 4  # downloads
+LEAST_SAVING_S = 1.0  # even where an order was answered at the very end
 SUBMIT_S = 60.0  # an asynchronous order answers at once; past this it is unknown whether it was taken
+LEAST_SUBMIT_S = 3.0  # an order is not given up sooner, however little time is left
 AGE_OF_A_STRANGER_S = 3600.0  # of a task that was not ordered from here
 
 
@@ -92,7 +93,8 @@ class Order:
         if self.record is not None:
             return
         try:
-            self.record = self.tools.store.create(mark, self.tools.service, request.described(), stem)
+            self.record = self.tools.store.create(mark, self.tools.service, request.described(), stem,
+                                                   self.place.overwrite)
         except OSError as error:
             raise Image2Error("output_not_writable", "The record of the order cannot be written below %s (%s); nothing "
                               "was sent. Choose another --out." % (self.place.folder, error.strerror or error)) from None
@@ -117,22 +119,22 @@ class Order:
         """
         clock = self.tools.clock
         body = json.dumps(request.payload(asynchronous)).encode("ascii")
-        seconds = max(5.0, left)
+        seconds = max(LEAST_SUBMIT_S, left)
         clock.check()  # a signal that came while all was prepared: nothing is sent after it
-        self._note(must=True, sync=True, state=records.SENDING, sent_s=clock.wall())
+        self.note(must=True, sync=True, state=records.SENDING, sent_s=clock.wall())
         try:
             task = self.tools.api.submit(body, self.record["id"], min(SUBMIT_S, seconds) if asynchronous else seconds)
         except Image2Error as error:
-            self._note(state=records.NOT_SENT if error.charged == "no" else records.UNKNOWN, error=error.as_json())
+            self.note(state=records.NOT_SENT if error.charged == "no" else records.UNKNOWN, error=error.as_json())
             raise
         except Interrupted as signalled:
-            self._note(state=records.NOT_SENT if signalled.charged == "no" else records.UNKNOWN)
+            self.note(state=records.NOT_SENT if signalled.charged == "no" else records.UNKNOWN)
             raise
         self.task = task
         if any(image.data for image in task.images) and not task.id:
             self._keep_data(task)
-        self._note(sync=True, state=records.SUBMITTED, task_id=task.id, accepted_s=clock.wall(), error=None,
-                   status=task.status, images=[_found(image) for image in task.images])
+        self.note(sync=True, state=records.SUBMITTED, task_id=task.id, accepted_s=clock.wall(), error=None,
+                   status=task.status, images=[found(image) for image in task.images])
         self.tools.tell.submitted(task.id)
 
     def follow(self, deadline: float):
@@ -149,7 +151,9 @@ class Order:
         """What to wait for, or None where nothing more will come. `floor`: the shortest step between looks."""
         if self.task is None or self.task_id is None:
             self._remember_images()
-        if self.task_id is None or (not self.resumed and self.task.outcome != "running"):
+        settled = self.task.outcome == "failed" or (self.task.outcome == "done"
+                                                    and any(image.is_there for image in self.task.images))
+        if self.task_id is None or (settled and not self.resumed):
             return None
         clock = self.tools.clock
         accepted_s = (self.record or {}).get("accepted_s")
@@ -179,131 +183,29 @@ class Order:
             clock.sleep(0.1)
         try:
             store.reload(self.record)
-            self._save_missing(max(deadline, clock.now() + SAVING_S))
+            late = max(deadline + SAVING_S, clock.now() + LEAST_SAVING_S)  # of a run whose last look took its time
+            save_missing(self, max(deadline, min(clock.now() + SAVING_S, late)))
+            self._finish()
         finally:
             store.unlock(self.record["id"], records.FILES)
 
     def leave(self):
         """Report URLs only: nothing is downloaded."""
         self._adopt()
-        self.images = [_found(image) if image.is_there else _failed_image(image) for image in self.task.images]
+        self.images = [found(image) if image.is_there else failed_image(image) for image in self.task.images]
         self._finish()
-
-    def _save_missing(self, deadline):
-        clock = self.tools.clock
-        before = {image.get("index"): image for image in self.record.images}
-        for old in download.leftovers(self.place.folder, self.record["id"]):
-            download.remove(old)
-        self.images = []
-        wanted = []
-        for image in self.task.images:
-            kept = before.get(image.index)
-            if kept and _is_saved(kept):
-                self.images.append(kept)
-            elif image.is_there:
-                self.images.append(_found(image))
-                wanted.append(image)
-            else:
-                self.images.append(_failed_image(image))
-        if wanted:
-            number = self._numbers()
-            stale = self._fetch(wanted, number, deadline)
-            if stale and self.task_id and clock.now() < deadline:
-                self._fetch(self._fresh(stale, deadline), number, deadline)
-        self._finish()
-
-    def _fetch(self, wanted, first_number, deadline) -> list:
-        """Download `wanted` and publish each as it comes; returns those whose link has expired."""
-        tools = self.tools
-        try:
-            parts = download.make_parts(self.place.folder, self.record["id"], len(wanted))
-        except download.NotSaved as error:
-            for image in wanted:
-                self.images[image.index]["error"] = {"code": error.code, "message": error.message}
-            return []
-
-        def fetching(image, part):
-            if image.data:
-                return lambda: download.unpack(image.data, part)
-            return lambda: download.fetch(image.url, part, tools.loopback, tools.clock, deadline, tools.log,
-                                          tools.api.where)
-
-        stale = []
-        works = [fetching(image, part) for image, part in zip(wanted, parts)]
-        try:
-            for position, saved, error in tools.clock.each(works, deadline - tools.clock.now() + 1.0, AT_ONCE):
-                image = wanted[position]
-                entry = self.images[image.index]
-                if error is None:
-                    error = self._publish(entry, saved, first_number + image.index)
-                if error is None:
-                    continue
-                if isinstance(error, Overdue):
-                    error = download.NotSaved("the time was up before the download ended")
-                if not isinstance(error, Image2Error):
-                    raise error
-                if getattr(error, "stale", False):
-                    stale.append(image)
-                entry["error"] = {"code": error.code, "message": error.message}
-        finally:
-            for part in parts:
-                download.remove(part)
-        return stale
-
-    def _publish(self, entry, saved, number):
-        """Name a verified picture; the record says so first, so that a kill in between loses nothing."""
-        place = self.place
-        extension = places.extension_for(place, saved.format)
-        while True:
-            path = places.path_of(place, self.stem, number, extension)
-            entry.update(path=path, width=saved.width, height=saved.height, sha256=saved.sha256, error=None)
-            self._note(images=self.images)
-            try:
-                if download.publish(saved.part, path, place.overwrite):
-                    break
-            except OSError as error:
-                entry.update(path=None)
-                return download.NotSaved("the disk refused %s (%s)" % (path, error.strerror or error))
-            number += 1
-        self._warn_of(entry, saved.format, extension)
-        self.tools.tell.saved(path)
-        return None
 
     @property
     def stem(self) -> str:
         """The file's name without number and suffix."""
         return self.place.stem or self.record.get("stem") or "image2-%s" % places.slug(self.task_id)
 
-    def _warn_of(self, entry, format_name, extension):
-        asked = (self.record.get("request") or {}).get("size")
-        real = "%dx%d" % (entry["width"], entry["height"])
-        if asked not in (None, "auto", real):
-            self.warnings.append("Asked for %s, got %s." % (asked, real))
-        if self.place.suffix and extension != self.place.suffix:
-            self.warnings.append("The picture is %s, so it was saved as %s." % (format_name, extension))
-
-    def _numbers(self) -> int:
-        taken = {image.get("path") for image in self.images}
-        if any(taken - {None}):
-            return 1  # going on beside pictures of this very order
-        return places.first_number(self.place, self.stem, len(self.images))
-
-    def _fresh(self, stale, deadline) -> list:
-        try:
-            task = self.tools.api.look(self.task_id, min(LOOK_S, max(1.0, deadline - self.tools.clock.now())))
-        except Image2Error:
-            return []
-        fresh = [image for image in task.images if image.is_there and image.index in {old.index for old in stale}]
-        for image in fresh:
-            self.images[image.index]["url"] = image.url
-        return fresh
-
     def _finish(self):
         """Settle the record by what became of each image; raise where not all is well."""
         unsaved = [image for image in self.images if _code(image) == "not_saved"]
         failed = [image for image in self.images if _code(image) == "task_failed"]
         status = self.task.status or "completed"
-        self._note(state=records.SUBMITTED if unsaved else records.FINISHED, status=status, images=self.images,
+        self.note(state=records.SUBMITTED if unsaved else records.FINISHED, status=status, images=self.images,
                    error=None)
         if not unsaved:
             self.tools.store.drop_stash(self.record)
@@ -325,7 +227,7 @@ class Order:
             except OSError as error:
                 raise Image2Error("output_not_writable", "%s is not writable (%s). Choose another --out."
                                   % (self.place.folder, error.strerror or error), charged="yes") from None
-            self._note(state=records.SUBMITTED, task_id=self.task_id, accepted_s=None)
+            self.note(state=records.SUBMITTED, task_id=self.task_id, accepted_s=None)
 
     def _remember_images(self):
         """Resumed without a task id: the links, or the data kept from the answer, are all there is."""
@@ -346,7 +248,7 @@ class Order:
         except OSError as error:
             self.warnings.append("The answer could not be kept (%s)." % (error.strerror or error))
 
-    def _note(self, must: bool = False, sync: bool = False, **changes):
+    def note(self, must: bool = False, sync: bool = False, **changes):
         """Write the record. Before the POST it must succeed; after it, a full disk must not stop the order."""
         try:
             self.tools.store.save(self.record, sync, **changes)
@@ -361,7 +263,7 @@ class Order:
     def failure(self) -> Image2Error:
         """The error of a task that ended failed; its record is settled."""
         if self.record is not None:
-            self._note(state=records.FINISHED, status=self.task.status,
+            self.note(state=records.FINISHED, status=self.task.status,
                        error={"code": "task_failed", "message": self.task.error or ""})
         words = self.task.error or next((image.error for image in self.task.images if image.error), None)
         return Image2Error("task_failed", "The task ended %s. Tell the user why; the service does not document whether it "
@@ -377,27 +279,13 @@ def _still_running(watch) -> Image2Error:
 
 def pause_before_retry(error: Image2Error, attempt: int, left: float):
     """Seconds to wait before the same POST may go out again; None where it must not or should not."""
-    if error.charged != "no" or error.exit_status != 5 or not error.retryable:
+    if error.charged != "no" or error.exit_status != UNAVAILABLE or not error.retryable:
         return None
-    pause = min(8.0, 0.5 * 2 ** attempt) * random.uniform(0.75, 1.0)
+    pause = backoff(attempt)
     if error.retry_after_s is not None:
         pause = max(pause, error.retry_after_s)
     return pause if pause <= min(LONGEST_RETRY_AFTER_S, left) else None
 
 
-def _found(image) -> dict:
-    return {"index": image.index, "path": None, "url": image.url, "revised_prompt": image.revised_prompt,
-            "error": None}
-
-
-def _failed_image(image) -> dict:
-    return {**_found(image), "error": {"code": "task_failed", "message": image.error or image.status or "no image"}}
-
-
 def _code(image: dict):
     return (image.get("error") or {}).get("code")
-
-
-def _is_saved(image: dict) -> bool:
-    path = image.get("path")
-    return bool(path) and not image.get("error") and download.is_file_with(path, image.get("sha256"))

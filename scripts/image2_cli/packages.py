@@ -15,6 +15,7 @@ import sys
 from types import SimpleNamespace
 
 from .errors import Image2Error
+from .settings import host_sandbox
 
 MODULES = {"python-dotenv": "dotenv"}       # where the module is not called like its package
 UV_SITE = "https://docs.astral.sh/uv/"
@@ -42,7 +43,7 @@ def _surroundings() -> SimpleNamespace:
         and os.path.basename(os.path.dirname(virtual)).startswith("environments"),
         asked_uv="IMAGE2_UV" in env, launcher=env.get("IMAGE2_LAUNCHER"),
         forbidden=env.get("IMAGE2_NO_INSTALL", "0") not in ("", "0"),
-        sandbox=[name for name in ("CODEX_SANDBOX_NETWORK_DISABLED", "CODEX_SANDBOX") if env.get(name)])
+        sandbox=host_sandbox(env))
 
 
 def ranges(script: str) -> dict:
@@ -116,7 +117,7 @@ def ensure(script: str, argv: list, clock, say=None) -> None:
                 return
             facts.append(failure or f"what was fetched into {private} cannot be imported")
         if here.sandbox:
-            facts.append(f"a sandbox is on ({here.sandbox[0]}): allow this command the network and that folder")
+            facts.append("%s's sandbox may forbid it: allow this command the network and that folder" % here.sandbox[0])
     remedy = _newer_python(script, argv, clock, here) if too_old else _by_hand(script, argv, here)
     raise Image2Error("missing_dependency", f"{'; '.join(facts)}. To mend it: {remedy}")
 

@@ -41,22 +41,23 @@ def mistake(place: Place, images: int) -> str | None:
     """Why `images` pictures cannot be written there, or None. Looks only; `make` is what tries."""
     named = os.path.join(place.folder, "%s%s" % (place.stem, place.suffix)) if place.stem else place.folder
     if place.stem and os.path.isdir(named):
-        return "--out %s is a folder with a picture's ending: choose another name" % shown(named)
+        return "--out %s is a folder with a picture's ending: choose another name" % shown(named, 200)
     standing = place.folder
     while not os.path.lexists(standing) and os.path.dirname(standing) != standing:
         standing = os.path.dirname(standing)
     if not os.path.isdir(standing):
-        return "--out: %s is a file in the way of the folder" % shown(standing)
+        return "--out: %s is a file in the way of the folder" % shown(standing, 200)
     if not os.access(standing, os.W_OK | os.X_OK):
-        return "--out: %s is not writable" % shown(standing)
+        return "--out: %s is not writable" % shown(standing, 200)
     try:
-        _try_name(path_of(place, place.stem or "x", 99, max(SUFFIXES, key=len)))
+        for folder in (place.folder, standing):  # in a folder that is not there yet no name is too long
+            _try_name(path_of(Place(folder), place.stem or "x", 99, max(SUFFIXES, key=len)))
         free = _free_bytes(standing)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        return "--out %s is not writable (%s)" % (shown(named), getattr(error, "strerror", None) or error)
+        return "--out %s is not writable (%s)" % (shown(named, 200), getattr(error, "strerror", None) or error)
     if free < images * ROOM_PER_IMAGE:
         return ("--out %s has %d MB free, %d are wanted for %d images"
-                % (shown(place.folder), free >> 20, images * ROOM_PER_IMAGE >> 20, images))
+                % (shown(place.folder, 200), free >> 20, images * ROOM_PER_IMAGE >> 20, images))
     return None
 
 
@@ -70,7 +71,7 @@ def make(folder: str):
             pass
     except OSError as error:
         raise Image2Error("output_not_writable", "--out %s is not writable (%s). Nothing was sent; choose another folder."
-                          % (shown(folder), error.strerror or error)) from None
+                          % (shown(folder, 200), error.strerror or error)) from None
 
 
 def _try_name(path: str):
@@ -113,7 +114,9 @@ def first_number(place: Place, stem: str, count: int) -> int:
 
 def extension_for(place: Place, format_name: str) -> str:
     """The extension the bytes ask for; the user's own spelling where it means the same."""
-    wanted = ".jpg" if format_name == "jpeg" else "." + format_name
+    from .raster import EXTENSIONS
+
+    wanted = EXTENSIONS[format_name]
     given = (place.suffix or "").lower()
     return place.suffix if given == wanted or {given, wanted} == {".jpg", ".jpeg"} else wanted
 

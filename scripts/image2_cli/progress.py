@@ -7,7 +7,7 @@ changes, or at most every 10 s: some shells kill silence, and noise costs tokens
 from __future__ import annotations
 
 QUIET_S = 10.0
-BAR = 24
+BAR = 16
 
 
 class Progress:
@@ -20,6 +20,7 @@ class Progress:
         self._told_at = clock.now()
         self._started_at = clock.now()
         self._drawn = 0
+        self._over_before = None  # orders of a batch that earlier runs settled
 
     def line(self, text: str):
         """One whole line."""
@@ -51,10 +52,11 @@ class Progress:
         """Many orders went on: how many stand where."""
         seconds = self._clock.now() - self._started_at
         over = counts["completed"] + counts["failed"] + counts["unknown"]
+        self._over_before = over if self._over_before is None else self._over_before
         if self._is_terminal:
-            left = "" if not counts["completed"] else ", about %d s left" % (
-                seconds / over * (counts["total"] - over))
-            self._draw("%d done, %d running or waiting, %d failed%s," % (
+            made = over - self._over_before  # in this run
+            left = ", %d s left" % (seconds / made * (counts["total"] - over)) if made else ""
+            self._draw("%d done, %d running, %d failed%s," % (  # fits in 80 columns with the bar
                 counts["completed"], counts["pending"], counts["failed"] + counts["unknown"], left),
                 100.0 * over / counts["total"], seconds)
         elif self._clock.now() - self._told_at >= QUIET_S:

@@ -11,15 +11,13 @@ whoever is writing pictures or the record after the task id is known.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
 import re
 import time
 import uuid
-import zlib
 
+from . import locks
 from .task import is_task_id
 
 FOLDER = ".image2"
@@ -58,13 +56,13 @@ class Store:
         self._locks = None
         self._held = set()
 
-    def create(self, fingerprint: str, service: str, request: dict, stem: str) -> Record:
+    def create(self, fingerprint: str, service: str, request: dict, stem: str, overwrite: bool = False) -> Record:
         """A new order of state NOT_SENT, on disk and synced when this returns, owned by this process."""
         self._prepare()
         now = time.time()
         record = Record(version=1, id=str(uuid.uuid4()), created_s=round(now, 3), sent_s=round(now, 3),
                         state=NOT_SENT, service=service, fingerprint=fingerprint, request=request, stem=stem,
-                        task_id=None, accepted_s=None, status=None, images=[], error=None)
+                        overwrite=overwrite, task_id=None, accepted_s=None, status=None, images=[], error=None)
         record.path = os.path.join(self.folder, "%s-%s.json" % (
             time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)), record["id"][:8]))
         self.lock(record["id"], OWNER)
@@ -94,6 +92,18 @@ class Store:
             raise
         if sync:
             _sync_folder(self.folder)
+
+    def put(self, path: str, text: str):
+        """Write a file of the output folder or of this one in one step. Raises OSError where the disk refuses."""
+        self._prepare()
+        part = os.path.join(self.folder, "%s.part" % uuid.uuid4().hex)  # here `all` sweeps what a killed run left
+        try:
+            with open(part, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+                file.write(text)
+            os.replace(part, path)
+        except BaseException:
+            _unlink(part)
+            raise
 
     def reload(self, record: Record):
         """Take over what another process wrote meanwhile."""
@@ -162,29 +172,29 @@ class Store:
 
     def lock(self, name: str, which: int) -> bool:
         """Take one of the two locks of an order (by its id) without waiting; False where a living process holds it."""
-        place = _lock_place(name, which)
+        place = locks.place_of(name, which)
         if place in self._held:
             return True
-        if not self._lock_range(place):
+        if not self._take(place):
             return False
         self._held.add(place)
         return True
 
     def unlock(self, name: str, which: int):
         """Give a lock back."""
-        place = _lock_place(name, which)
+        place = locks.place_of(name, which)
         if place in self._held:
             self._held.discard(place)
-            _unlock_range(self._locks, place)
+            locks.give_back(self._locks, place)
 
-    def _lock_range(self, place) -> bool:
+    def _take(self, place) -> bool:
         if self._locks is None:
             try:
                 self._prepare()
                 self._locks = os.open(os.path.join(self.folder, "locks"), os.O_RDWR | os.O_CREAT, 0o600)
             except OSError:  # as on a file system without locks: no reason to leave a paid picture where it is
                 return True
-        return _lock_range(self._locks, place)
+        return locks.take(self._locks, place)
 
     def _prepare(self):
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
@@ -252,8 +262,10 @@ def _is_old(path: str) -> bool:
 
 
 def _unlink(path: str):
-    with contextlib.suppress(OSError):
+    try:
         os.unlink(path)
+    except OSError:
+        pass
 
 
 def _sync_folder(folder: str):
@@ -266,41 +278,5 @@ def _sync_folder(folder: str):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except OSError:
-        pass
-
-
-def _lock_place(name: str, which: int) -> int:
-    return zlib.crc32(name.encode("utf-8")) % (1 << 29) * 2 + which
-
-
-def _lock_range(descriptor: int, place: int) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            os.lseek(descriptor, place, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-    except OSError as error:
-        # a file system without locks: then one process at a time is all it can do
-        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-    return True
-
-
-def _unlock_range(descriptor: int, place: int):
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            os.lseek(descriptor, place, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, place)
     except OSError:
         pass

@@ -164,7 +164,7 @@ def pair(text, mistakes):
 
 
 def _refuse_constant(name: str):
-    raise ValueError("%s is not JSON" % name)
+    raise ValueError(name)
 
 
 def _named(image: str) -> str:

@@ -19,8 +19,14 @@ KEY_NAME, BASE_NAME = "IMAGE2_API_KEY", "IMAGE2_BASE_URL"
 DEFAULT_BASE = "https://image2.vip"
 SITE = "https://image2.vip"
 MAX_DOTENV = 64 * 1024
-# A host's sandbox shows itself by one of these; a refused connection then has a remedy of its own.
-SANDBOX_SIGNS = {"CODEX_SANDBOX_NETWORK_DISABLED": "Codex", "CODEX_SANDBOX": "Codex"}
+# A host's sandbox shows itself by one of these: its name, and what opens its network.
+_CODEX = ("Codex", "network_access = true below [sandbox_workspace_write] in its config.toml")
+SANDBOX_SIGNS = {
+    "CODEX_SANDBOX_NETWORK_DISABLED": _CODEX,
+    "CODEX_SANDBOX": _CODEX,
+    "SANDBOX_RUNTIME": ("Claude Code", "the host in sandbox.network.allowedDomains of its settings"),
+    "CURSOR_SANDBOX": ("Cursor", "the host in networkPolicy.allow of .cursor/sandbox.json"),
+}
 
 
 class Key(str):
@@ -92,9 +98,9 @@ def known_secrets(environment=os.environ) -> list:
     return [piece for piece in key.split() if len(piece) >= 8]
 
 
-def sandbox_name(environment=os.environ):
-    """The host whose sandbox this process runs in, as far as the environment tells, else None."""
-    return next((name for sign, name in SANDBOX_SIGNS.items() if environment.get(sign)), None)
+def host_sandbox(environment=os.environ):
+    """(name, what opens its network) of the host's sandbox this process runs in, as far as the environment tells."""
+    return next((known for sign, known in SANDBOX_SIGNS.items() if environment.get(sign)), None)
 
 
 def is_loopback(host: str) -> bool:
@@ -106,7 +112,7 @@ def _from_dotenv() -> str:
     try:
         folder = os.getcwd()
         texts = {os.path.join(folder, name): _text(os.path.join(folder, name))
-                 for name in os.listdir(folder) if name.endswith("env")}
+                 for name in os.listdir(folder) if name[:1] == "." and name[1:] == "env"}
     except OSError:
         return ""
     if not any(KEY_NAME in text for text in texts.values()):
@@ -135,6 +141,8 @@ def _text(path: str) -> str:
 def _base_mistake(text: str):
     if text == DEFAULT_BASE:
         return None
+    if not re.fullmatch(r"[\x21-\x7e]+", text) or "\\" in text:
+        return "holds characters a URL cannot have"
     from urllib.parse import urlsplit
 
     try:
@@ -142,8 +150,6 @@ def _base_mistake(text: str):
         host, _port = parts.hostname or "", parts.port
     except ValueError:
         return "is no URL"
-    if not re.fullmatch(r"[\x21-\x7e]+", text) or "\\" in text:
-        return "holds characters a URL cannot have"
     if parts.username is not None or parts.password is not None or "@" in parts.netloc:
         return "must not hold a user name or password"
     if parts.query or parts.fragment or "?" in text or "#" in text:

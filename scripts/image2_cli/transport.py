@@ -63,12 +63,12 @@ class Silent:
         return prepared
 
 
-def new_session(use_environment: bool):
-    """A session without retries. `use_environment`: take proxies and CA bundles from the environment."""
+def new_session(use_proxies: bool):
+    """A session without retries, with the CA bundle of the environment and, if `use_proxies`, its proxies."""
     import requests
 
     session = requests.Session()
-    session.trust_env = use_environment
+    session.proxies = {} if use_proxies else dict.fromkeys(("http", "https", "all"), "")
     # identity: a compressed body that is cut cannot be searched for its task id
     session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
     return session
@@ -80,7 +80,7 @@ def open_stream(session, method: str, url: str, log, auth=None, silence: float =
     line = "%s %s" % (method, url)
     try:
         response = session.request(method, url, auth=auth or Silent(), allow_redirects=False, stream=True,
-                                   timeout=(CONNECT_S, silence), **content)
+                                   timeout=(CONNECT_S, silence), proxies=dict(session.proxies), **content)
     except Exception as error:
         if log:
             log("%s -> %s after %.2f s" % (line, type(error).__name__, time.monotonic() - started))

@@ -44,19 +44,21 @@ def of_order(reply) -> Task:
                       server_message=server_message(reply))
 
 
-def of_broken_order(error: BaseException, chain, reply, where: str, sandbox=None, nothing_sent: bool = False) -> Task:
+def of_broken_order(error: BaseException, chain, reply, where: str, nothing_sent: bool, sandbox=None) -> Task:
     """The same for a POST that ended in an exception with this chain of causes; `where` is the host asked.
 
-    `nothing_sent`: no byte of the body was handed to the network, whatever the exception is.
+    `nothing_sent`: no byte of the body was handed to the network. Only then may the chain say so: an answer with two
+    Content-Lengths raises the InvalidHeader of a bad request, and such an order was once sent three times.
     """
     if reply.status is not None:
         return of_order(reply)
-    never_sent = not_sent(error, chain, where, sandbox)
-    if never_sent:
-        raise never_sent
     if nothing_sent:
-        raise Image2Error("network", "%s could not be reached (%s); nothing was sent. %s"
-                          % (where, _kind(chain), _advice(sandbox)))
+        broken = next((one for one in chain if type(one) is ssl.SSLError), None)  # not its kinds, such as an early end
+        if broken:
+            raise Image2Error("tls", "TLS with %s failed (%s); nothing was sent. Check REQUESTS_CA_BUNDLE and the proxy."
+                              % (where, clean(getattr(broken, "reason", None), 60) or "no reason given"))
+        raise not_sent(error, chain, where, sandbox) or Image2Error(
+            "network", "%s could not be reached (%s); nothing was sent. %s" % (where, _kind(chain), _advice(sandbox)))
     raise Image2Error("outcome_unknown", "The connection broke after the order was sent, before an answer came (%s). %s"
                       % (_kind(chain), UNKNOWN_ADVICE), http_status=reply.status)
 
@@ -105,8 +107,7 @@ def not_sent(error: BaseException, chain, where: str, sandbox=None):
     if type(error) is OSError:  # requests' own look at the bundle, before it connects
         return Image2Error("tls", "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names a file that is not there; nothing was "
                            "sent. Mend or unset it.")
-    if isinstance(error, (outer.InvalidURL, outer.InvalidSchema, outer.InvalidProxyURL, outer.MissingSchema,
-                          outer.InvalidHeader)):
+    if isinstance(error, (outer.InvalidURL, outer.InvalidSchema, outer.InvalidProxyURL, outer.MissingSchema)):
         return Image2Error("network", "The proxy setting or URL cannot be used (%s); nothing was sent. Check HTTPS_PROXY."
                            % type(error).__name__)
     never = (inner.NameResolutionError, inner.NewConnectionError, inner.ConnectTimeoutError, inner.ProxyError)
@@ -171,8 +172,9 @@ def _key_rejected(reply, charged="no") -> Image2Error:
 
 
 def _advice(sandbox) -> str:
-    return ("%s's sandbox blocks the network: ask the user to allow network access for this command." % sandbox
-            if sandbox else "Check the network, then run the same again.")
+    if sandbox:
+        return "%s's sandbox may block the network; ask the user to allow it: %s." % sandbox
+    return "Check the network, then run the same again."
 
 
 def _kind(chain) -> str:

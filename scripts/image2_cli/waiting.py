@@ -4,8 +4,8 @@ The clock and the look are handed in; no network, no disk of its own.
 
 The schedule (t = seconds since the order was accepted): a first look at 5 s, or at once when resuming; then
 a step of 5 % of t, between 1 s and 3 s; where the progress moved since the last look, up to three steps, but
-no more than 60 % of the time the progress says is left. Simulated over tasks of 35 s it looks 11 times and
-adds 2.3 % of waiting; a fixed 2 s looks 18 times and adds 3.8 % (tests/test_waiting.py keeps the figures).
+no more than 60 % of the time the progress says is left. Simulated over tasks of 35 s it looks 12 times and
+adds 2.2 % of waiting; a fixed 2 s looks 17 times and adds 3.7 % (tests/test_waiting.py keeps the figures).
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ class Watch:
         self.task = None  # the last Task seen
         self.trouble = None  # the Image2Error of the last look, None after a good one
         self._progress = None
+        self._is_first_word = resumed  # nothing shows yet that the service can be reached from this run
         self._missing = 0
         self._empty = 0
 
     def saw(self, task: Task, now: float) -> bool:
         """A look succeeded. True when there is nothing left to wait for."""
-        self.task, self.trouble, self._missing = task, None, 0
+        self.task, self.trouble, self._missing, self._is_first_word = task, None, 0, False
         if task.outcome == "failed":
             return True
         if task.outcome == "done":
@@ -52,13 +53,13 @@ class Watch:
         return False
 
     def missed(self, error: Image2Error, now: float):
-        """A look failed. Raises `error` where that is final: 401, 403, a lasting 404."""
+        """A look failed. Raises `error` where that is final: 401, 403, a lasting 404, a bad certificate at once."""
         self.trouble = error
         if error.code == "task_not_found":
             self._missing += 1
             if self._missing >= LASTING_404 and now - self.accepted_at > EARLY_404_S:
                 raise error
-        elif error.code in ("key_rejected", "tls"):
+        elif error.code == "key_rejected" or (error.code == "tls" and self._is_first_word):
             raise error
         else:
             self._missing = 0
