@@ -20,6 +20,8 @@ import pytest
 import running
 from image2_cli import fetching, packages
 
+pytestmark = pytest.mark.xdist_group("one download of the wheels is enough")
+
 SYSTEM_PATH = os.pathsep.join(["/usr/local/bin", "/usr/bin", "/bin"])
 UV = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
 needs_uv = pytest.mark.skipif(not UV, reason="there is no uv on this machine")
@@ -337,7 +339,7 @@ def test_where_nobody_answers_the_answer_comes_within_ten_seconds(bare, look, of
 
 def test_a_sandbox_that_shuts_off_the_network_is_named(bare, look, offline):
     name = "CODEX_SANDBOX_NETWORK_DISABLED"
-    _refused(look(python=bare, env={**offline, name: "1"}), f"a sandbox is on ({name})")
+    _refused(look(python=bare, env={**offline, name: "1"}), "Codex's sandbox may forbid it")
 
 
 def test_a_cache_that_cannot_be_written_is_named(bare, look, stocked, tmp_path):

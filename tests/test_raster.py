@@ -9,7 +9,7 @@ import pictures
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from image2_cli import raster
+from image2_cli import containers, raster
 
 EVERY = pictures.every()
 FORMATS = sorted(EVERY)
@@ -106,8 +106,8 @@ def test_one_flipped_bit_anywhere_in_a_png_is_refused():
 
 
 def test_a_flipped_bit_far_into_a_large_png_is_refused():
-    flipped = bytearray(pictures.png(noise_bytes=3 * raster.PIECE))
-    flipped[2 * raster.PIECE + 5] ^= 1
+    flipped = bytearray(pictures.png(noise_bytes=3 * containers.PIECE))
+    flipped[2 * containers.PIECE + 5] ^= 1
     assert "a PNG with a damaged noIs chunk" == reason(bytes(flipped))
 
 
@@ -221,10 +221,10 @@ def test_a_jpeg_may_hold_another_jpeg_in_a_segment_and_escapes_restarts_and_fill
 
 def test_a_jpeg_marker_across_two_pieces_is_found():
     for shift in range(-3, 3):
-        filling = bytes(raster.PIECE + shift)
+        filling = bytes(containers.PIECE + shift)
         data = EVERY["jpeg"][:-2] + filling + b"\xff\xd9"
         assert len(data) == inspect(data).end
-    for ends_at in range(raster.PIECE - 2, raster.PIECE + 3):
+    for ends_at in range(containers.PIECE - 2, containers.PIECE + 3):
         data = EVERY["jpeg"][:-2].ljust(ends_at - 2, b"\0") + b"\xff\xd9"
         assert ends_at == inspect(data).end
 

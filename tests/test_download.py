@@ -1,0 +1,825 @@
+"""Downloads never lose a picture and never save junk: the room against a faulty service, then whole runs."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import trustme
+from aftermath import pictures_in, run_next
+from faulty import (
+    HTML,
+    ConnectProxy,
+    Service,
+    completed,
+    cut,
+    drip,
+    failed,
+    hang,
+    ok,
+    page,
+    pending,
+    picture,
+    redirect,
+    refuse,
+    reset,
+    sync_completed,
+)
+from image2_cli import download
+from image2_cli.clock import Clock
+from pictures import every, jpeg, png
+
+PNG = png(64, 64)
+ORDER = "01234567-89ab-cdef-0123-456789abcdef"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and Linux mounts")
+
+
+class FastClock(Clock):
+    """Pauses are over at once, but count."""
+
+    ahead = 0.0
+
+    def now(self):
+        return super().now() + self.ahead
+
+    def sleep(self, seconds):
+        self.ahead += seconds
+
+
+@pytest.fixture
+def part(tmp_path):
+    (tmp_path / "parts").mkdir()
+    return download.make_parts(str(tmp_path / "parts"), ORDER, 1)[0]
+
+
+def fetch(service, part, url="/generations/t-0.png", seconds=60.0, loopback=True, clock=None):
+    clock = clock or FastClock()
+    return download.fetch(service.base_url + url, part, loopback, clock, clock.now() + seconds)
+
+
+def refusal(call, *args, **options) -> download.NotSaved:
+    with pytest.raises(download.NotSaved) as caught:
+        call(*args, **options)
+    return caught.value
+
+
+# --- a URL ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", every())
+def test_a_whole_picture_of_every_format_is_saved_as_what_it_is(service, part, name):
+    service.on_file(picture(every()[name]))
+    saved = fetch(service, part)
+    assert (part, name, 16, 8) == saved[:4]
+    assert every()[name] == Path(part).read_bytes()
+
+
+UNWHOLE = {
+    "cut with a length": cut(picture(PNG), -1),
+    "cut without a length": cut(picture(PNG).but(content_length=None), -1),
+    "cut before the body": cut(picture(PNG)),
+    "cut before the head": cut(picture(PNG), 0),
+    "cut in the head": cut(picture(PNG), 25),
+    "a length that is too long": picture(PNG).but(content_length=len(PNG) + 1),
+    "a length that is too short": picture(PNG).but(content_length=len(PNG) - 1),
+    "a broken length, cut": cut(picture(PNG).but(content_length="many"), -1),
+    "a negative length, cut": cut(picture(PNG).but(content_length="-5"), -1),
+    "chunked and cut": cut(picture(PNG).but(chunked=True), -9),
+    "chunked and cut without its last chunk, in the picture": cut(picture(PNG).but(chunked=True), -20),
+    "a reset in the head": reset(picture(PNG), 20),
+    "a reset in the body": reset(picture(PNG), -5),
+    "a reset in the body without a length": reset(picture(PNG).but(content_length=None), -5),
+    "an HTML page": page(200),
+    "an HTML page called image/png": page(200).but(headers={"Content-Type": "image/png"}),
+    "JSON": refuse(200, "no such file"),
+    "nothing": picture(b""),
+    "nothing without a length": picture(b"").but(content_length=None),
+    "text": picture(b"hello"),
+    "an SVG": picture(b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
+    "a PNG in the middle of a page": picture(HTML.encode() + PNG),
+    "gzip that is broken": picture(PNG).but(headers={"Content-Encoding": "gzip"}),
+    "an empty 204": picture(b"").but(status=204),
+    "a part, 206": picture(PNG[:50]).but(status=206),
+    "a 500": page(500),
+    "a 503 with a picture": picture(PNG).but(status=503),
+    "a 429": refuse(429, retry_after=1),
+    "a 304": picture(b"").but(status=304),
+    "no HTTP": picture(PNG).but(raw=PNG),
+}
+
+
+@pytest.mark.parametrize("fault", UNWHOLE)
+def test_what_is_no_whole_picture_is_asked_for_three_times_and_refused(service, part, fault):
+    service.on_file(UNWHOLE[fault])
+    error = refusal(fetch, service, part)
+    assert ("not_saved", False, 3) == (error.code, error.stale, len(service.files))
+
+
+@pytest.mark.parametrize("fault", UNWHOLE)
+def test_a_passing_fault_costs_only_another_look(service, part, fault):
+    service.on_file(UNWHOLE[fault], picture(PNG))
+    assert "png" == fetch(service, part).format
+    assert (2, PNG) == (len(service.files), Path(part).read_bytes())
+
+
+@pytest.mark.parametrize("at", range(0, len(PNG), 7))
+def test_a_png_cut_anywhere_is_refused_even_where_no_length_tells(service, part, at):
+    service.on_file(picture(PNG[:at]).but(content_length=None))
+    assert "no whole picture" in refusal(fetch, service, part).message
+
+
+@pytest.mark.parametrize("answer", [
+    picture(PNG).but(content_length=None),
+    picture(PNG).but(content_length="many"),
+    picture(PNG).but(chunked=True),
+    picture(PNG).but(headers={"Content-Type": "text/html"}),
+    picture(PNG).but(headers={"Content-Type": None}),
+    drip(picture(PNG), 40, 0.001),
+], ids=["no length", "a broken length", "chunked", "called HTML", "called nothing", "in small pieces"])
+def test_a_whole_picture_is_saved_whatever_surrounds_it(service, part, answer):
+    service.on_file(answer)
+    assert (64, 64) == fetch(service, part)[2:4]
+    assert (1, PNG) == (len(service.files), Path(part).read_bytes())
+
+
+def test_what_was_longer_at_the_first_try_leaves_nothing_behind_the_second(service, part):
+    service.on_file(picture(HTML.encode() * 50), picture(PNG))
+    fetch(service, part)
+    assert PNG == Path(part).read_bytes()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_an_expired_link_is_not_asked_again_but_called_stale(service, part, status):
+    service.on_file(page(status))
+    error = refusal(fetch, service, part)
+    assert (True, status, 1) == (error.stale, error.http_status, len(service.files))
+
+
+def test_a_picture_that_says_it_is_too_large_is_not_read(service, part):
+    service.on_file(hang(30, picture(PNG).but(content_length=download.MAX_BYTES + 1), "head"))
+    began = time.monotonic()
+    assert "larger than 64 MB" in refusal(fetch, service, part).message
+    assert 1 == len(service.files)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("how", ["chunked", "no length"])
+def test_a_picture_that_becomes_too_large_is_given_up_at_the_bound(service, part, how):
+    big = picture(PNG[:-12] + bytes(download.MAX_BYTES))
+    service.on_file(big.but(chunked=True) if how == "chunked" else big.but(content_length=None))
+    assert "larger than 64 MB" in refusal(fetch, service, part).message
+    assert 1 == len(service.files)
+    assert os.path.getsize(part) <= download.MAX_BYTES
+
+
+def test_a_drip_ends_at_the_deadline(service, part):
+    service.on_file(drip(picture(PNG).but(content_length=None), 1, 0.02))
+    began = time.monotonic()
+    assert "time was up" in refusal(fetch, service, part, seconds=1, clock=Clock()).message
+    assert time.monotonic() - began < 2
+
+
+def test_a_stall_ends_at_the_deadline(service, part):
+    service.on_file(hang(30, picture(PNG), -5))
+    began = time.monotonic()
+    refusal(fetch, service, part, seconds=1, clock=Clock())
+    assert time.monotonic() - began < 2.5
+
+
+def test_a_stall_long_before_the_deadline_is_given_up_and_asked_again(service, part, monkeypatch):
+    monkeypatch.setattr(download, "SILENCE_S", 0.3)
+    service.on_file(hang(30, picture(PNG), -5), picture(PNG))
+    assert "png" == fetch(service, part).format
+
+
+def test_no_try_begins_that_could_not_end_in_time(service, part):
+    service.on_file(page(500))
+    refusal(fetch, service, part, seconds=0.3)
+    assert 1 == len(service.files)
+
+
+def test_a_part_that_was_taken_away_is_not_made_anew(service, part):
+    os.unlink(part)
+    service.on_file(picture(PNG))
+    assert "disk refused" in refusal(fetch, service, part).message
+    assert [] == os.listdir(os.path.dirname(part))
+
+
+def test_a_part_that_was_replaced_by_a_symlink_is_not_followed(service, part, tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    os.unlink(part)
+    os.symlink(tmp_path / "precious", part)
+    service.on_file(picture(PNG))
+    refusal(fetch, service, part)
+    assert "kept" == (tmp_path / "precious").read_text()
+
+
+def test_a_download_carries_no_credential_of_any_kind(service, part, monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password canary-login\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("IMAGE2_API_KEY", "canary-0123-not-a-real-one")
+    service.on_file(redirect(302, "/other").but(headers={"Location": "/other", "Set-Cookie": "a=b"}), picture(PNG))
+    fetch(service, part)
+    fetch(service, part)
+    for request in service.files:
+        assert {"host", "user-agent", "accept-encoding", "accept", "connection"} >= set(request.headers) - {"cookie"}
+        assert "canary" not in str(request.headers)
+    assert "cookie" not in service.files[0].headers
+
+
+# --- redirects ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_followed_and_the_extension_still_comes_from_the_bytes(service, part, status):
+    service.on_file(redirect(status, "/elsewhere/cat.exe?x=1"), picture(jpeg()))
+    assert "jpeg" == fetch(service, part).format
+    assert ["/generations/t-0.png", "/elsewhere/cat.exe?x=1"] == [request.path for request in service.files]
+
+
+def test_five_redirects_are_followed_and_a_sixth_is_not(service, part):
+    service.on_file(*[redirect(302, "/a")] * 5, picture(PNG))
+    fetch(service, part)
+    assert 6 == len(service.files)
+    service.on_file(redirect(302, "/a"))
+    assert "redirected more than 5 times" in refusal(fetch, service, part).message
+    assert 12 == len(service.files)
+
+
+@pytest.mark.parametrize("where", ["ftp://127.0.0.1/a.png", "file:///etc/hostname", "http://me:pw@127.0.0.1/a.png",
+                                   "http://[::1", "//127.0.0.1:notaport/a.png", "data:image/png;base64,AAAA"])
+def test_a_redirect_to_what_must_not_be_asked_is_refused(service, part, where):
+    service.on_file(redirect(302, where))
+    refusal(fetch, service, part)
+
+
+def test_a_redirect_to_nowhere_is_no_picture(service, part):
+    service.on_file(redirect(302, "/a").but(headers={}))
+    assert 302 == refusal(fetch, service, part).http_status
+
+
+# --- what may be asked ----------------------------------------------------------------------------------
+
+INNER = re.findall(r"\S+", """
+127.0.0.1 127.1 127.0.1 2130706433 0x7f.1 0x7f000001 0177.0.0.1 017700000001 127.0.0.1. localhost localhost.
+LOCALHOST 0.0.0.0 0 [::1] [::] [0:0:0:0:0:0:0:1] [::ffff:127.0.0.1] [::ffff:7f00:1] [::127.0.0.1] [::ffff:10.0.0.1]
+[64:ff9b::7f00:1] [64:ff9b::10.1.2.3] [64:ff9b:1::7f00:1] [2002:7f00:1::] [2002:a00:1::] [2002:c0a8:101::1]
+169.254.169.254 0xa9fea9fe 10.0.0.1 10.255.255.255 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1
+224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255 198.18.0.1 192.0.2.1 [fe80::1] [fc00::1] [fd12::1] [fec0::1]
+[ff02::1] [2001:db8::1] [100::1] [fe80::1%25eth0] %31%32%37.0.0.1 １２７.0.0.1 ①②⑦.0.0.1 127。0。0。1 [::ffff:0:127.0.0.1]
+""")
+OUTER = ["8.8.8.8", "134744072", "[2606:4700::1111]", "[64:ff9b::8.8.8.8]", "[2002:808:808::1]", "[::ffff:8.8.8.8]"]
+
+
+@pytest.mark.parametrize("host", INNER)
+def test_an_inner_address_is_refused_in_every_spelling(host):
+    refusal(download.check_url, "https://%s/a.png" % host, False)
+    refusal(download.check_url, "https://%s:8443/a.png" % host, False)
+
+
+@pytest.mark.parametrize("host", OUTER)
+def test_a_public_address_may_be_asked(host):
+    download.check_url("https://%s/a.png" % host, False)
+
+
+@pytest.mark.parametrize("url", [
+    "http://8.8.8.8/a.png", "ftp://8.8.8.8/a.png", "file:///etc/hostname", "//8.8.8.8/a.png", "a.png", "", "https://",
+    "https:///a.png", "https://me@8.8.8.8/a.png", "https://me:pw@8.8.8.8/a.png", "https://@8.8.8.8/a.png",
+    "https://8.8.8.8\\@127.0.0.1/a.png", "https://8.8.8.8:99999/a.png", "https://[::1/a.png", "javascript:alert(1)",
+    "https://8.8.8.8:port/a.png", "data:image/png;base64,AAAA",
+])
+def test_what_is_no_plain_https_link_is_refused(url):
+    refusal(download.check_url, url, False)
+
+
+def test_on_loopback_plain_http_and_inner_addresses_are_the_services_own_but_nothing_else_is():
+    for host in ("127.0.0.1:8080", "[::1]:8080", "10.0.0.1", "8.8.8.8"):
+        download.check_url("http://%s/a.png" % host, True)
+    for url in ("ftp://127.0.0.1/a", "file:///etc/hostname", "http://me:pw@127.0.0.1/a", "http://%31.0.0.1/a"):
+        refusal(download.check_url, url, True)
+
+
+def test_a_service_that_the_user_named_by_an_inner_address_may_give_links_to_itself_only():
+    download.check_url("https://10.1.2.3:8443/a.png", False, "10.1.2.3:8443")
+    for url in ("https://10.1.2.3/a.png", "https://10.1.2.4:8443/a.png", "http://10.1.2.3:8443/a.png"):
+        refusal(download.check_url, url, False, "10.1.2.3:8443")
+
+
+def test_a_name_that_only_the_proxy_knows_is_not_refused():
+    download.check_url("https://image2.invalid/a.png", False)
+
+
+# --- base64 ---------------------------------------------------------------------------------------------
+
+B64 = base64.b64encode(PNG).decode()
+
+
+@pytest.mark.parametrize("text", [
+    B64, "data:image/png;base64," + B64, "data:;base64," + B64, B64.rstrip("="), B64.replace("+", "-").replace("/", "_"),
+    "\n".join(B64[at:at + 76] for at in range(0, len(B64), 76)), " %s\n" % B64, base64.b64encode(PNG + b"x").decode(),
+], ids=["plain", "data URI", "without a type", "no padding", "URL-safe", "in lines", "blanks around", "a byte more"])
+def test_a_picture_inside_the_answer_is_saved_in_every_spelling(part, text):
+    assert ("png", 64, 64) == download.unpack(text, part)[1:4]
+    assert Path(part).read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("text", [
+    "", "=", "A", "not base64 at all!", B64[:-40], B64[:-41], "data:image/png;base64,", "data:image/png,hello", "ключ",
+    base64.b64encode(HTML.encode()).decode(), "data:text/html;base64," + base64.b64encode(HTML.encode()).decode(),
+    B64[:48] + "****" + B64[48:], "\ud800", "data:",
+])
+def test_base64_that_is_no_whole_picture_is_refused(part, text):
+    assert "not_saved" == refusal(download.unpack, text, part).code
+
+
+def test_base64_that_is_too_large_is_refused_before_it_is_decoded(part):
+    text = "A" * (download.MAX_BYTES // 3 * 4 + 8)
+    assert "larger than 64 MB" in refusal(download.unpack, text, part).message
+    assert "larger than 64 MB" in refusal(download.unpack, text * 2, part).message
+    assert 0 == os.path.getsize(part)
+
+
+# --- names ----------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_taken_is_never_replaced_unasked(part, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for taken in ("file", "folder", "link", "dangling"):
+        assert not download.publish(part, str(tmp_path / taken), False)
+        assert os.path.exists(part)
+    assert "kept" == (tmp_path / "file").read_text()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_overwrite_replaces_a_link_and_not_what_it_leads_to(part, tmp_path):
+    Path(part).write_bytes(PNG)
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "a.png").symlink_to(tmp_path / "precious")
+    assert download.publish(part, str(tmp_path / "a.png"), True)
+    assert ("kept", PNG) == ((tmp_path / "precious").read_text(), (tmp_path / "a.png").read_bytes())
+    assert not (tmp_path / "a.png").is_symlink()
+
+
+def test_publishing_takes_the_temporary_name_away(part, tmp_path):
+    assert download.publish(part, str(tmp_path / "a.png"), False)
+    assert not os.path.exists(part)
+
+
+def test_without_hard_links_nothing_is_replaced_either(part, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links on FAT")))
+    Path(part).write_bytes(PNG)
+    (tmp_path / "taken").write_text("kept")
+    assert not download.publish(part, str(tmp_path / "taken"), False)
+    assert "kept" == (tmp_path / "taken").read_text()
+    assert download.publish(part, str(tmp_path / "a.png"), False)
+    assert PNG == (tmp_path / "a.png").read_bytes()
+    assert not os.path.exists(part)
+
+
+@linux
+def test_a_name_that_could_not_be_given_is_left_free(tmp_path):
+    if os.stat("/dev/shm").st_dev == os.stat(tmp_path).st_dev:
+        pytest.skip("/dev/shm and the test's folder are one file system, so nothing can fail here")
+    part = download.make_parts("/dev/shm", ORDER, 1)[0]
+    try:
+        with pytest.raises(OSError):
+            download.publish(part, str(tmp_path / "a.png"), False)
+        assert not (tmp_path / "a.png").exists()
+    finally:
+        download.remove(part)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_picture_has_the_ordinary_mode_of_a_file(service, tmp_path, umask):
+    service.on_file(picture(PNG))
+    before = os.umask(umask)
+    try:
+        (part,) = download.make_parts(str(tmp_path), ORDER, 1)
+        fetch(service, part)
+        download.publish(part, str(tmp_path / "a.png"), False)
+    finally:
+        os.umask(before)
+    assert oct(0o666 & ~umask) == oct(stat.S_IMODE((tmp_path / "a.png").stat().st_mode))
+
+
+def test_the_leftovers_of_an_order_are_its_own(tmp_path):
+    parts = download.make_parts(str(tmp_path), ORDER, 2)
+    other = download.make_parts(str(tmp_path), "f" + ORDER[1:], 1)
+    (tmp_path / "a.part").touch()
+    assert sorted(parts) == sorted(download.leftovers(str(tmp_path), ORDER))
+    assert other == download.leftovers(str(tmp_path), "f" + ORDER[1:])
+    assert [] == download.leftovers(str(tmp_path / "nowhere"), ORDER)
+
+
+def test_parts_that_cannot_all_be_made_leave_none(tmp_path):
+    (tmp_path / "file").touch()
+    assert "disk refused" in refusal(download.make_parts, str(tmp_path / "file"), ORDER, 3).message
+
+
+def test_a_saved_picture_is_known_by_its_bytes(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"hello")
+    digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    assert download.is_file_with(str(tmp_path / "a.png"), digest)
+    (tmp_path / "a.png").write_bytes(b"hallo")
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "a.png", tmp_path / "none", tmp_path, tmp_path / "fifo", "/dev/zero", "a\0b"):
+        assert not download.is_file_with(str(path), digest)
+
+
+# --- whole runs -----------------------------------------------------------------------------------------
+
+QUICK = ("--poll-interval", "0.05", "--timeout", "20")
+
+
+@pytest.mark.parametrize("fault", ["cut without a length", "an HTML page called image/png", "nothing",
+                                   "a reset in the body"])
+def test_a_failed_download_keeps_the_url_and_next_fetches_it_for_nothing(service, run, project, fault):
+    service.on_file(*[UNWHOLE[fault]] * 3, picture(PNG))
+    done = run("generate", "a cat", "--out", "out", *QUICK)
+    (image,) = done.json["images"]
+    assert (10, "not_saved", "yes", None) == (done.exit, done.json["error"]["code"], done.json["charged"], image["path"])
+    assert ("not_saved", service.base_url + "/generations/task-1-0.png") == (image["error"]["code"], image["url"])
+    assert [] == pictures_in(project / "out")
+    again = run_next(done.json, service, project).json
+    assert (True, "task-1", None) == (again["ok"], again["task_id"], again["next"])
+    assert [str(project / "out" / "a-cat.png")] == [image["path"] for image in again["images"]]
+    assert (1, ["a-cat.png"]) == (service.orders, pictures_in(project / "out"))
+
+
+@pytest.mark.parametrize("verb", [("wait",), ("generate", "a cat")], ids=["wait", "the same command"])
+def test_what_was_not_saved_is_unfinished_and_never_paid_again(service, run, project, verb):
+    service.on_file(page(410))
+    assert 10 == run("generate", "a cat", "--out", "out", *QUICK).exit
+    service.on_file(picture(PNG))
+    done = run(*verb, "--out", "out", *QUICK)
+    assert (0, "task-1", True) == (done.exit, done.json["task_id"], done.json["resumed"])
+    assert (1, ["a-cat.png"]) == (service.orders, pictures_in(project / "out"))
+
+
+def test_of_several_pictures_only_the_missing_one_is_fetched_again(service, run, project):
+    broken = threading.Event()
+
+    def file(request):
+        return page(200) if "-1.png" in request.path and not broken.is_set() else picture(PNG)
+
+    service.on_file(file)
+    done = run("generate", "a cat", "--n", "4", "--out", "out", *QUICK)
+    assert (10, 4) == (done.exit, len(done.json["images"]))
+    assert [True, False, True, True] == [bool(image["path"]) for image in done.json["images"]]
+    assert ["a-cat-3.png", "a-cat-4.png", "a-cat.png"] == pictures_in(project / "out")
+    assert "1 of 4" in done.json["error"]["message"]
+    times = {path: os.stat(path).st_mtime_ns for path in (project / "out").glob("*.png")}
+    broken.set()
+    before = len(service.files)
+    again = run_next(done.json, service, project).json
+    assert (True, 1) == (again["ok"], len(service.files) - before)
+    assert ["a-cat-2.png", "a-cat-3.png", "a-cat-4.png", "a-cat.png"] == pictures_in(project / "out")
+    assert times == {path: os.stat(path).st_mtime_ns for path in times}
+    assert [0, 1, 2, 3] == [image["index"] for image in again["images"]]
+    assert 1 == service.orders
+
+
+@pytest.mark.parametrize("status", [403, 410])
+def test_an_expired_link_is_asked_for_anew_once(service, run, project, status):
+    fresh = [service.base_url + "/generations/fresh-0.png"]
+    service.on_poll(completed(), completed(urls=fresh))
+    service.on_file(page(status), picture(PNG))
+    done = run("generate", "a cat", "--out", "out", *QUICK)
+    assert (0, 2, 2) == (done.exit, len(service.polls), len(service.files))
+    assert fresh == [image["url"] for image in done.json["images"]]
+    assert ["a-cat.png"] == pictures_in(project / "out")
+
+
+def test_a_link_that_stays_expired_is_asked_for_anew_only_once(service, run, project):
+    service.on_file(page(410))
+    done = run("generate", "a cat", "--out", "out", *QUICK)
+    assert (10, 2, 2) == (done.exit, len(service.polls), len(service.files))
+    assert [] == pictures_in(project / "out")
+    assert done.json["images"][0]["url"] and done.json["next"]
+
+
+def test_asking_for_a_fresh_link_ends_with_the_time(service, run, project):
+    service.on_poll(completed(), hang(30))
+    service.on_file(page(403))
+    done = run("generate", "a cat", "--out", "out", "--poll-interval", "0.05", "--timeout", "2")
+    assert 10 == done.exit
+    assert done.seconds < 2 + 5
+    assert [] == pictures_in(project / "out")
+
+
+@pytest.mark.parametrize("answer", [hang(30, picture(PNG), -5), drip(picture(PNG), 1, 0.1)], ids=["a stall", "a drip"])
+def test_a_stalled_or_dripping_download_ends_with_the_time_and_is_kept(service, run, project, answer):
+    service.on_file(answer)
+    done = run("generate", "a cat", "--out", "out", "--poll-interval", "0.05", "--timeout", "1")
+    assert (10, "yes") == (done.exit, done.json["charged"])
+    assert done.seconds < 1 + 5
+    assert done.json["next"]
+    assert [] == pictures_in(project / "out")
+
+
+def test_a_jpeg_that_was_asked_for_as_png_is_called_jpg_and_said_so(service, run, project):
+    service.on_file(picture(jpeg()))
+    done = run("generate", "a cat", "--out", "cat.png", *QUICK)
+    assert (0, str(project / "cat.jpg")) == (done.exit, done.json["images"][0]["path"])
+    assert any("jpeg" in warning for warning in done.json["warnings"])
+    assert jpeg() == (project / "cat.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["cat.jpeg", "cat.JPG", "cat.jpg"])
+def test_the_users_own_spelling_of_an_extension_is_kept_where_it_is_right(service, run, project, name):
+    service.on_file(picture(jpeg()))
+    done = run("generate", "a cat", "--out", name, *QUICK)
+    assert (str(project / name), None) == (done.json["images"][0]["path"], done.json.get("warnings"))
+
+
+@pytest.mark.parametrize("url", ["/generations/..%2f..%2fevil-0.png", "/generations/evil.sh-0.png?name=../../x.sh"])
+def test_no_name_comes_from_the_service(service, run, project, url):
+    service.on_poll(completed(urls=[service.base_url + url]))
+    service.on_file(picture(PNG).but(headers={"Content-Disposition": 'attachment; filename="../../evil.sh"'}))
+    done = run("generate", "a cat", "--out", "out", *QUICK)
+    assert (0, ["a-cat.png"]) == (done.exit, pictures_in(project / "out"))
+
+
+def test_a_taken_name_is_numbered_and_nothing_is_replaced(service, run, project):
+    (project / "cat.png").write_bytes(b"mine")
+    (project / "cat-2.png").symlink_to(project / "nowhere")
+    done = run("generate", "a cat", "--out", "cat.png", *QUICK)
+    assert str(project / "cat-3.png") == done.json["images"][0]["path"]
+    assert (b"mine", False) == ((project / "cat.png").read_bytes(), (project / "nowhere").exists())
+
+
+def test_a_name_taken_while_the_picture_was_made_is_not_replaced(service, run, project):
+    def late(request):
+        (project / "cat.png").write_bytes(b"mine")
+        return picture(PNG)
+
+    service.on_file(late)
+    done = run("generate", "a cat", "--out", "cat.png", *QUICK)
+    assert str(project / "cat-2.png") == done.json["images"][0]["path"]
+    assert (b"mine", PNG) == ((project / "cat.png").read_bytes(), (project / "cat-2.png").read_bytes())
+
+
+def test_overwrite_replaces_what_is_there_and_not_what_a_link_leads_to(service, run, project):
+    (project / "precious").write_text("kept")
+    (project / "cat.png").symlink_to(project / "precious")
+    (project / "cat-2.png").write_bytes(b"old")
+    done = run("generate", "a cat", "--n", "2", "--out", "cat.png", "--overwrite", *QUICK)
+    assert [str(project / "cat.png"), str(project / "cat-2.png")] == [image["path"] for image in done.json["images"]]
+    assert "kept" == (project / "precious").read_text()
+    assert not (project / "cat.png").is_symlink()
+    assert (project / "cat-2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_overwrite_still_holds_in_the_command_that_goes_on(service, run, project):
+    (project / "cat.png").write_bytes(b"old")
+    service.on_file(*[page(200)] * 3, picture(PNG))
+    done = run("generate", "a cat", "--out", "cat.png", "--overwrite", *QUICK)
+    assert (10, b"old") == (done.exit, (project / "cat.png").read_bytes())
+    again = run_next(done.json, service, project).json
+    assert [str(project / "cat.png")] == [image["path"] for image in again["images"]]
+    assert PNG == (project / "cat.png").read_bytes()
+
+
+def test_a_folder_that_is_a_link_is_used_and_stays_one(service, run, project):
+    (project / "real").mkdir()
+    (project / "out").symlink_to(project / "real")
+    done = run("generate", "a cat", "--out", "out", *QUICK)
+    assert (0, ["a-cat.png"]) == (done.exit, pictures_in(project / "real"))
+    assert (project / "out").is_symlink()
+    assert str(project / "out" / "a-cat.png") == done.json["images"][0]["path"]
+
+
+def test_a_name_that_is_too_long_for_the_disk_is_found_before_paying(service, run, project):
+    done = run("generate", "a cat", "--out", "c" * 253 + ".png", *QUICK)
+    assert (2, "output_not_writable", 0) == (done.exit, done.json["error"]["code"], len(service.posts))
+
+
+def test_the_folder_may_vanish_while_the_picture_is_made_and_nothing_is_lost(service, run, project):
+    def vanish(request):
+        subprocess.run(["rm", "-rf", project / "out"], check=True)
+        return completed()
+
+    service.on_poll(vanish)
+    done = run("generate", "a cat", "--out", "out", *QUICK)
+    assert (10, "yes", "task-1") == (done.exit, done.json["charged"], done.json["task_id"])
+    again = run_next(done.json, service, project).json
+    assert (True, 1) == (again["ok"], service.orders)
+
+
+@pytest.mark.parametrize("field", ["b64_json", "url"])
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_pictures_inside_the_answer_are_saved(service, run, project, field, way):
+    item = {field: B64 if field == "b64_json" else "data:image/png;base64," + B64}
+    service.on_post(sync_completed(data=[item, item]) if way == "sync" else ok())
+    service.on_poll(pending(10), completed(data=[item, item]))
+    done = run("generate", "a cat", "--n", "2", "--out", "out", *QUICK, *(["--sync"] if way == "sync" else []))
+    assert (0, ["a-cat-2.png", "a-cat.png"]) == (done.exit, pictures_in(project / "out"))
+    assert B64[:40] not in done.stdout + done.stderr
+    for path in (project / "out" / ".image2").iterdir():
+        assert B64[:40] not in path.read_text(), path
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("text", [B64[:-40], "!!!", base64.b64encode(HTML.encode()).decode()],
+                         ids=["cut", "junk", "a page"])
+def test_broken_pictures_inside_the_answer_are_refused_and_said_so(service, run, project, way, text):
+    items = [{"b64_json": text}, {"b64_json": B64}]
+    service.on_post(sync_completed(data=items) if way == "sync" else ok())
+    service.on_poll(completed(data=items))
+    done = run("generate", "a cat", "--n", "2", "--out", "out", *QUICK, *(["--sync"] if way == "sync" else []))
+    assert (10, "yes") == (done.exit, done.json["charged"])
+    assert [False, True] == [bool(image["path"]) for image in done.json["images"]]
+    assert ["a-cat-2.png"] == pictures_in(project / "out")
+    assert done.json["next"]
+
+
+def test_a_picture_inside_the_answer_may_be_too_large(service, run, project):
+    service.on_poll(completed(data=[{"b64_json": "A" * (download.MAX_BYTES // 3 * 4 + 8)}]))
+    done = run("generate", "a cat", "--out", "out", *QUICK)
+    assert (10, "yes", []) == (done.exit, done.json["charged"], pictures_in(project / "out"))
+    assert "larger than 64 MB" in done.json["error"]["message"]
+
+
+@pytest.mark.parametrize("data", [[{"url": "http://me:pw@127.0.0.1/a.png"}], [{"url": "ftp://127.0.0.1/a.png"}],
+                                  [{"url": "file:///etc/hostname"}], [{"url": "https://"}]])
+def test_a_link_that_must_not_be_asked_is_not_asked(service, run, project, data):
+    service.on_poll(completed(data=data))
+    done = run("generate", "a cat", "--out", "out", *QUICK)
+    assert (10, "not_saved") == (done.exit, done.json["error"]["code"])
+    assert [] == service.files + pictures_in(project / "out")
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.mark.parametrize("target", [
+    "https://127.0.0.1/a.png", "https://2130706433/a.png", "https://[::1]/a.png", "https://169.254.169.254/a.png",
+    "http://image2.test/a.png", "https://me:pw@image2.test/a.png", None,
+])
+def test_a_public_service_cannot_lead_a_download_inside_or_down_to_http(authority, run, project, tmp_path, target):
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("image2.test").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    (project / ".netrc").write_text("default login me password canary-login\n")
+    with Service(context, "https://image2.test") as service, ConnectProxy(service.address) as proxy:
+        service.on_file(*([redirect(302, target)] if target else []), picture(PNG))
+        env = {"HTTPS_PROXY": proxy.url, "REQUESTS_CA_BUNDLE": tmp_path / "ca.pem", "HOME": project}
+        done = run("generate", "a cat", "--out", "out", *QUICK, env=env, base_url=service.base_url)
+        assert {"image2.test:443"} == set(proxy.connects)
+        assert 1 == len(service.files)
+        assert "authorization" not in service.files[0].headers
+        if target is None:
+            assert (0, ["a-cat.png"]) == (done.exit, pictures_in(project / "out"))
+        else:
+            assert (10, []) == (done.exit, pictures_in(project / "out"))
+
+
+def test_a_login_in_netrc_never_travels_with_a_download(service, run, project):
+    (project / ".netrc").write_text("machine 127.0.0.1 login me password canary-login\n")
+    service.on_file(redirect(302, "/b-0.png"), picture(PNG))
+    done = run("generate", "a cat", "--out", "out", *QUICK, env={"HOME": project})
+    assert 0 == done.exit
+    assert [False, False] == ["authorization" in request.headers for request in service.files]
+
+
+# --- the machine's limits -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of its own with room for one picture of 16 MB, and little more."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@linux
+def test_a_disk_that_fills_up_loses_nothing_that_was_paid_for(service, run, project, small_disk):
+    service.on_file(picture(png(64, 64, noise_bytes=24 << 20)))
+    done = run("generate", "a cat", "--out", small_disk, *QUICK)
+    assert (10, "yes", 1) == (done.exit, done.json["charged"], len(service.files))
+    assert "No space" in done.json["images"][0]["error"]["message"]
+    assert [] == pictures_in(small_disk)
+    assert done.json["next"]
+    service.on_file(picture(PNG))
+    again = run_next(done.json, service, project).json
+    assert (True, 1, ["a-cat.png"]) == (again["ok"], service.orders, pictures_in(small_disk))
+
+
+@linux
+def test_a_disk_that_was_full_before_is_found_before_paying(service, run, small_disk):
+    with open(small_disk / "mine", "wb") as file:
+        file.write(bytes(12 << 20))
+    done = run("generate", "a cat", "--out", small_disk, *QUICK)
+    assert (2, "output_not_writable", 0) == (done.exit, done.json["error"]["code"], len(service.posts))
+
+
+@linux
+def test_a_disk_full_to_the_last_byte_still_ends_with_the_task_and_its_link(service, run, small_disk, project):
+    def fill(request):
+        with open(small_disk / ".filler", "wb", buffering=0) as file:
+            for size in (1 << 20, 4096):
+                while True:
+                    try:
+                        file.write(bytes(size))
+                    except OSError:
+                        break
+        return completed()
+
+    service.on_poll(fill, completed())
+    done = run("generate", "a cat", "--n", "1", "--out", small_disk, *QUICK)
+    assert (10, "task-1", "yes") == (done.exit, done.json["task_id"], done.json["charged"])
+    assert done.json["images"][0]["url"]
+    (small_disk / ".filler").unlink()
+    again = run_next(done.json, service, project).json
+    assert again["ok"], again
+    assert (["a-cat.png"], 1) == (pictures_in(small_disk), service.orders)
+
+
+def test_a_limit_on_file_sizes_is_a_clear_error_and_loses_nothing(service, run, project):
+    import resource
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    service.on_file(picture(png(64, 64, noise_bytes=2 << 20)))
+    done = run("generate", "a cat", "--out", "out", *QUICK, preexec_fn=limit)
+    assert (10, 1) == (done.exit, len(service.files))
+    assert "disk refused" in done.json["images"][0]["error"]["message"]
+    assert [] == pictures_in(project / "out")
+    assert (True, ["a-cat.png"]) == (run_next(done.json, service, project).json["ok"], pictures_in(project / "out"))
+
+
+@linux
+def test_memory_stays_flat_whatever_the_size_of_a_picture(service, start, project):
+    """60 MB within 45 MB resident; read while the second picture is held back, so that the first is all done."""
+    big, release = png(64, 64, noise_bytes=60_000_000), threading.Event()
+
+    def file(request):
+        if "-1.png" in request.path:
+            release.wait(30)
+            return picture(PNG)
+        return picture(big)
+
+    service.on_file(file)
+    busy = start("generate", "a cat", "--n", "2", "--out", "out", *QUICK)
+    end = time.monotonic() + 30
+    while not (project / "out" / "a-cat.png").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    peak = Path("/proc/%d/status" % busy.pid).read_text()
+    release.set()
+    assert 0 == busy.finish().exit
+    peak_mb = int(peak.partition("VmHWM:")[2].split()[0]) / 1024
+    print("peak of resident memory: %.1f MB" % peak_mb)
+    assert len(big) == (project / "out" / "a-cat.png").stat().st_size
+    assert peak_mb <= 45
+
+
+def test_four_downloads_run_at_once(service, run, project):
+    together = threading.Barrier(4, timeout=10)
+
+    def file(request):
+        together.wait()
+        return picture(PNG)
+
+    service.on_file(file)
+    assert 0 == run("generate", "a cat", "--n", "8", "--out", "out", *QUICK).exit
+    assert 8 == len(pictures_in(project / "out"))
+
+
+def test_a_run_that_ends_before_its_downloads_leaves_no_part(service, run, project):
+    """Each download is caught at another moment: before it is answered, in its head, in its body, in a pause."""
+    moments = itertools.cycle([picture(PNG).but(delay=30), hang(30, picture(PNG), 20), hang(30, picture(PNG), -5),
+                               page(500)])
+    service.on_file(lambda request: next(moments))
+    done = run("generate", "a cat", "--n", "4", "--out", "out", "--poll-interval", "0.05", "--timeout", "0.5")
+    assert (10, [None] * 4) == (done.exit, [image["path"] for image in done.json["images"]])
+    assert [] == pictures_in(project / "out")
+
+
+def test_pictures_that_came_are_kept_where_others_failed_for_good(service, run, project):
+    item = {"url": service.base_url + "/generations/t-0.png", "status": "completed"}
+    service.on_poll(completed(data=[item, {"url": None, "status": "failed", "error": "no"}]))
+    done = run("generate", "a cat", "--n", "2", "--out", "out", *QUICK)
+    assert (7, ["a-cat.png"]) == (done.exit, pictures_in(project / "out"))
+    service.on_poll(failed())

@@ -1,0 +1,367 @@
+"""The key comes from one variable or that one name of one file; the base URL from the real environment alone."""
+
+import os
+import socket
+import sys
+import traceback
+
+import pytest
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from image2_cli import settings as room
+from image2_cli.errors import Image2Error
+
+quick = hypothesis_settings(max_examples=150, deadline=None, database=None)
+TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=30)
+DOTENV = "." + "env"  # scanners take a plain mention of its name beside network code for theft
+KEY = "canary-0123-not-a-real-one"
+OTHER = "canary-4567-not-a-real-one"
+FILE = "the dotenv file of the working folder"
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="FIFOs, devices and modes are POSIX's")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The working folder, with another project's file above it."""
+    (tmp_path / DOTENV).write_text(f"IMAGE2_API_KEY={OTHER}\n")
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def refused(environment) -> Image2Error:
+    with pytest.raises(Image2Error) as caught:
+        room.read(environment)
+    return caught.value
+
+
+def with_file(folder, content, environment=None):
+    (folder / DOTENV).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return room.read(environment or {})
+
+
+# --- the key -------------------------------------------------------------------------------------------
+
+
+def test_the_key_of_the_environment_comes_first(folder):
+    settings = with_file(folder, f"IMAGE2_API_KEY={OTHER}", {"IMAGE2_API_KEY": KEY})
+    assert (KEY, "the environment", "https://image2.vip") == (str(settings.key), settings.key_source, settings.base_url)
+    assert settings.is_sandbox is False
+
+
+def test_without_it_the_key_comes_from_the_working_folders_file(folder):
+    settings = with_file(folder, f"IMAGE2_API_KEY={KEY}\n")
+    assert (KEY, FILE) == (str(settings.key), settings.key_source)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n"])
+def test_a_blank_variable_is_none(folder, blank):
+    assert FILE == with_file(folder, f"IMAGE2_API_KEY={KEY}", {"IMAGE2_API_KEY": blank}).key_source
+
+
+@pytest.mark.parametrize("content", [
+    f"export IMAGE2_API_KEY={KEY}", f"IMAGE2_API_KEY = '{KEY}'", f'IMAGE2_API_KEY="{KEY}"  # mine',
+    f"\ufeffIMAGE2_API_KEY={KEY}", f"# caf\u00e9\nIMAGE2_API_KEY={KEY}\n".encode("latin-1"),
+    f"A=1\r\nIMAGE2_API_KEY={KEY}\r\n",
+    f"this is no assignment at all\nIMAGE2_API_KEY={KEY}", f"IMAGE2_API_KEY=one-to-be-replaced\nIMAGE2_API_KEY={KEY}",
+    b"\x00\xff\xfe\n" + f"IMAGE2_API_KEY={KEY}\n".encode()])
+def test_the_file_may_be_written_in_any_usual_way(folder, content):
+    assert KEY == with_file(folder, content).key
+
+
+@pytest.mark.parametrize("content", [
+    "", "IMAGE2_API_KEY", "IMAGE2_API_KEY=", "IMAGE2_API_KEY=''", "IMAGE2_API_KEY='  '", f"# IMAGE2_API_KEY={KEY}",
+    f"MY_IMAGE2_API_KEY={KEY}", f"IMAGE2_API_KEY_2={KEY}", f"image2_api_key={KEY}", f"API_KEY={KEY}",
+    f"IMAGE2_API_KEY={KEY}".encode("utf-16")])
+def test_a_file_without_the_name_or_a_value_holds_no_key(folder, content):
+    (folder / DOTENV).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert "missing_key" == refused({}).code
+
+
+def test_the_file_is_not_read_where_it_is_larger_than_64_kib(folder):
+    line = f"IMAGE2_API_KEY={KEY}\n"
+    assert KEY == with_file(folder, line + "#" * (64 * 1024 - len(line))).key
+    (folder / DOTENV).write_text(line + "#" * (64 * 1024 - len(line) + 1))
+    assert "missing_key" == refused({}).code
+
+
+def test_no_other_variable_of_the_file_has_any_effect(folder):
+    before = dict(os.environ)
+    names = ("IMAGE2_BASE_URL", "HTTPS_PROXY", "https_proxy", "REQUESTS_CA_BUNDLE", "LD_PRELOAD", "PYTHONPATH", "PATH")
+    settings = with_file(folder, "".join(f"{name}=https://evil.example\n" for name in names) + f"IMAGE2_API_KEY={KEY}\n")
+    assert "https://image2.vip" == settings.base_url
+    assert before == dict(os.environ)
+
+
+def test_nothing_in_the_file_is_put_in_for_a_variable(folder, monkeypatch):
+    monkeypatch.setenv("HOME", "/a/secret/place")
+    assert "${HOME}-$HOME-key" == with_file(folder, "IMAGE2_API_KEY=${HOME}-$HOME-key").key
+
+
+def test_a_file_above_the_working_folder_is_another_projects(folder):
+    error = refused({})
+    assert ("missing_key", 4, "no") == (error.code, error.exit_status, error.charged)
+    assert "IMAGE2_API_KEY" in error.message and "https://image2.vip" in error.message and "not in the chat" in error.message
+
+
+def test_a_folder_of_that_name_is_passed_over(folder):
+    (folder / DOTENV).mkdir()
+    assert "missing_key" == refused({}).code
+
+
+@needs_posix
+@pytest.mark.parametrize("kind", ["fifo", "device", "socket", "dangling", "loop"])
+def test_what_is_no_regular_file_is_never_opened(folder, kind):
+    path = folder / DOTENV
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(DOTENV)  # relative: such a name may have no more than 108 bytes
+    else:
+        path.symlink_to({"device": "/dev/zero", "dangling": "/nowhere/at/all", "loop": path}[kind])
+    assert "missing_key" == refused({}).code
+
+
+@needs_posix
+def test_a_link_to_a_regular_file_is_followed(folder):
+    (folder / "keys").write_text(f"IMAGE2_API_KEY={KEY}")
+    (folder / DOTENV).symlink_to("keys")
+    assert KEY == room.read({}).key
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_passed_over(folder):
+    (folder / DOTENV).write_text(f"IMAGE2_API_KEY={KEY}")
+    (folder / DOTENV).chmod(0)
+    assert "missing_key" == refused({}).code
+
+
+@needs_posix
+def test_a_working_folder_that_is_gone_holds_no_key(folder):
+    folder.rmdir()
+    assert "missing_key" == refused({}).code
+    assert KEY == room.read({"IMAGE2_API_KEY": KEY}).key
+
+
+@pytest.mark.parametrize("key",
+    ["x" * 8, "x" * 512, "!~" * 4, KEY, f" {KEY}\n", f"\ufeff{KEY}"[1:], 'quote"back\\slash'])
+def test_a_key_has_8_to_512_visible_ascii_characters(key):
+    assert key.strip() == room.read({"IMAGE2_API_KEY": key}).key
+
+
+@pytest.mark.parametrize("key", [
+    "x" * 7, "x" * 513, f"{KEY}\n{KEY}", f"{KEY}\r\nX-Evil: 1", f"{KEY} {KEY}", f"Bearer {KEY}", f"{KEY}\x00",
+    f"\x1b{KEY}", f"{KEY}\x7f",
+    f"{KEY}é", f"{KEY}\u200b", f"\ufeff{KEY}", f"{KEY}\u00a0{KEY}", f"“{KEY}”", f"{KEY}\udcff",
+    "\u043a\u043b\u044e\u0447-canary"])
+def test_any_other_key_is_malformed_and_not_shown(folder, key):
+    error = refused({"IMAGE2_API_KEY": key})
+    assert ("malformed_key", 4, "no") == (error.code, error.exit_status, error.charged)
+    assert "the environment" in error.message and "canary" not in error.message and "canary" not in repr(error)
+
+
+@pytest.mark.parametrize("value",
+    ['"canary\\nline-one"', '"canary\\tline-one"', "'canary line one'", '"canary\nline-one"', "canary-é-one"])
+def test_a_malformed_key_of_the_file_is_not_shown_either(folder, value):
+    (folder / DOTENV).write_bytes(f"IMAGE2_API_KEY={value}\n".encode())
+    error = refused({})
+    assert "malformed_key" == error.code and FILE in error.message
+    assert "canary" not in "".join(traceback.format_exception(error)).partition("Error: ")[2]
+
+
+def test_the_key_is_in_no_repr():
+    settings = room.read({"IMAGE2_API_KEY": KEY})
+    for text in (repr(settings), str(settings), "%s" % (settings,), repr(settings.key), f"{[settings.key]}"):
+        assert KEY not in text and "***" in text
+
+
+@quick
+@given(TEXT)
+@example("x" * 8)
+@example("\x85" + "x" * 9)
+def test_any_variable_is_a_good_key_or_a_refusal_that_does_not_show_it(text):
+    try:
+        key = room.read({"IMAGE2_API_KEY": text}).key
+    except Image2Error as error:
+        assert error.code in ("missing_key", "malformed_key")
+        assert len(text.strip()) < 8 or text.strip() not in error.message
+    else:
+        assert key == text.strip() and key.isascii() and key.isprintable() and " " not in key and 8 <= len(key) <= 512
+
+
+@quick
+@given(st.binary(max_size=80).map(lambda rest: b"IMAGE2_API_KEY=" + rest) | st.binary(max_size=80))
+def test_any_bytes_in_the_file_are_a_key_or_a_refusal(content):
+    with open(DOTENV, "wb") as file:
+        file.write(content)
+    try:
+        room.read({})
+    except Image2Error as error:
+        assert error.code in ("missing_key", "malformed_key")
+
+
+# --- the base URL --------------------------------------------------------------------------------------
+
+
+def base(text) -> str:
+    return room.base_url({"IMAGE2_BASE_URL": text})
+
+
+@pytest.mark.parametrize("text", ["", "  ", "/", "\n"])
+def test_without_a_base_url_it_is_the_services_own(text):
+    assert "https://image2.vip" == base(text) == room.base_url({})
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("https://image2.vip/", "https://image2.vip"),
+    (" https://gateway.example:8443/image2/ ", "https://gateway.example:8443/image2"),
+    ("HTTPS://Example.COM", "HTTPS://Example.COM"),
+    ("https://xn--r8jz45g.jp", "https://xn--r8jz45g.jp"),
+    ("https://10.0.0.5", "https://10.0.0.5"),
+    ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
+    ("http://127.0.0.1:8484", "http://127.0.0.1:8484"),
+    ("http://127.255.255.255", "http://127.255.255.255"),
+    ("http://localhost", "http://localhost"),
+    ("HTTP://LocalHost:80", "HTTP://LocalHost:80"),
+    ("http://[::1]:8080", "http://[::1]:8080"),
+    ("https://image2.vip/a/@/b", "https://image2.vip/a/@/b"),
+])
+def test_a_base_url_is_https_or_http_on_this_machine(text, expected):
+    assert expected == base(text)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    # plain http to anybody else, however it is dressed up
+    ("http://image2.vip", "https"), ("HTTP://image2.vip", "https"), ("http://127.1", "https"),
+    ("http://2130706433", "https"),
+    ("http://0x7f000001", "https"), ("http://0x7f.0.0.1", "https"), ("http://127.0.0.256", "https"),
+    ("http://127.0.0.01", "https"),
+    ("http://127.0.0.1.evil.example", "https"), ("http://localhost.evil.example", "https"),
+    ("http://localhost.", "https"),
+    ("http://0.0.0.0", "https"), ("http://[::]", "https"), ("http://[::2]", "https"),
+    ("http://[0:0:0:0:0:0:0:1]", "https"),
+    ("http://127.0.0", "https"), ("http://1127.0.0.1", "https"), ("http://127.0.0.1000", "https"),
+    # other schemes, or none
+    ("ftp://image2.vip", "https"), ("file:///etc/passwd", "names no host"), ("image2.vip", "names no host"),
+    ("//image2.vip", "https"),
+    ("javascript:alert(1)", "names no host"), ("https:image2.vip", "names no host"),
+    ("https:/image2.vip", "names no host"),
+    ("https://", "names no host"), ("https:///image2.vip", "names no host"), ("https://:8443", "names no host"),
+    # a login that hides the host
+    ("https://user@image2.vip", "user name"), ("https://user:pw@image2.vip", "user name"),
+    ("https://@image2.vip", "user name"),
+    ("https://image2.vip@evil.example", "user name"), ("https://image2.vip:443@evil.example", "user name"),
+    ("https://:pw@x", "user name"),
+    ("https://image2.vip%40evil.example", "names no host"),
+    # characters that two readers take for different hosts
+    ("https://evil.example\\@image2.vip", "characters"), ("https://image2.vip\\.evil.example", "characters"),
+    ("https://a b", "characters"),
+    ("https://image2.vip\nX: y", "characters"), ("https://image2.vip\x00", "characters"),
+    ("https://im\tage2.vip", "characters"),
+    ("https://例え.jp", "characters"), ("https://image2。vip", "characters"), ("https://ｉmage2.vip", "characters"),
+    ("https://x\udc80", "characters"),
+    ("https://image2.vip℀.evil.example", "characters"), ("https://exa%6dple", "names no host"),
+    ("https://a_b", "names no host"),
+    ("https://a,b", "names no host"), ("https://[fe80::1%25eth0]", "no"),
+    # parts that a path cannot follow
+    ("https://image2.vip?x=1", "query"), ("https://image2.vip/?", "query"), ("https://image2.vip/#", "query"),
+    ("https://x#@evil", "query"),
+    ("https://image2.vip/#frag", "query"), ("https://x/a?b#c", "query"),
+    # ports and brackets
+    ("https://x:99999", "is no URL"), ("https://x:port", "is no URL"), ("https://x:-1", "is no URL"),
+    ("https://[::1", "is no URL"),
+    ("https://x:80:90", "is no URL"), ("https://[x]", "no"), ("https://[::g]", "no"),
+])
+def test_any_other_base_url_is_refused_in_words(text, words):
+    with pytest.raises(Image2Error) as caught:
+        base(text)
+    error = caught.value
+    assert ("usage", 2) == (error.code, error.exit_status)
+    assert error.message.startswith("IMAGE2_BASE_URL ") and words in error.message and "Unset it" in error.message
+    assert not [part for part in ("evil", "pw", "user@") if part in error.message]  # what was given may hold a login
+
+
+def test_a_wrong_base_url_is_told_before_the_key_is_looked_for():
+    assert "usage" == refused({"IMAGE2_BASE_URL": "http://image2.vip"}).code
+
+
+@quick
+@given(TEXT, st.sampled_from(["", "https://", "http://", "http://127.0.0.1", "https://image2.vip"]))
+def test_any_base_url_is_taken_only_if_its_host_is_beyond_doubt(text, before):
+    from urllib3.util import parse_url
+
+    try:
+        url = base(before + text)
+    except Image2Error as error:
+        assert "usage" == error.code
+        return
+    parts = parse_url(url + "/api/v1/x")
+    assert parts.auth is None and parts.query is None and parts.fragment is None and parts.host
+    assert "https" == parts.scheme or parts.host in ("localhost", "[::1]") or parts.host.startswith("127.")
+
+
+@pytest.mark.parametrize(("host", "expected"), [
+    ("127.0.0.1", True), ("127.1.2.3", True), ("127.200.249.250", True), ("127.199.9.10", True), ("localhost", True),
+    ("::1", True),
+    ("127.0.0.256", False), ("127.260.0.1", False), ("127.0.0.300", False), ("127.0.0", False), ("128.0.0.1", False),
+    ("", False),
+    ("127.0.0.1\n", False), ("x127.0.0.1", False), ("LOCALHOST", False)])
+def test_this_machine_is_known_by_spellings_nobody_can_mistake(host, expected):
+    assert expected is room.is_loopback(host)
+
+
+def test_settings_know_whether_the_service_is_on_this_machine():
+    for text, expected in (("http://127.0.0.1:1", True), ("https://localhost", True), ("https://[::1]", True),
+                           ("https://image2.vip", False)):
+        assert expected is room.read({"IMAGE2_API_KEY": KEY, "IMAGE2_BASE_URL": text}).is_loopback
+
+
+# --- the stand-in, the secrets, the host's sandbox -----------------------------------------------------
+
+
+def test_the_stand_in_has_a_key_of_its_own_and_a_lasting_name():
+    settings = room.for_sandbox("http://127.0.0.1:4321", "sandbox-key")
+    assert ("sandbox-key", "sandbox", True, "sandbox") == (
+        str(settings.key), settings.key_source, settings.is_sandbox, settings.service)
+    assert "sandbox-key" not in repr(settings)
+    assert "https://image2.vip" == room.read({"IMAGE2_API_KEY": KEY}).service
+
+
+@pytest.mark.parametrize(("sign", "expected"), [
+    ({}, None), ({"CODEX_SANDBOX": ""}, None), ({"CODEX_SANDBOX": "seatbelt"}, "Codex"),
+    ({"CODEX_SANDBOX_NETWORK_DISABLED": "1"}, "Codex"), ({"SANDBOX_RUNTIME": "1"}, "Claude Code"),
+    ({"CURSOR_SANDBOX": "1"}, "Cursor")])
+def test_a_hosts_sandbox_is_known_by_its_variable(sign, expected):
+    known = room.host_sandbox(sign)
+    assert expected == (known and known[0])
+
+
+@pytest.mark.parametrize(("key", "expected"), [
+    (KEY, [KEY]), (f" {KEY}\n", [KEY]), (f"{KEY}\n{OTHER} x", [KEY, OTHER]), ("short", []), ("x" * 8, ["x" * 8]),
+    ("x" * 7, [])])
+def test_the_secrets_of_a_run_are_the_key_or_the_pieces_of_a_malformed_one(key, expected):
+    assert expected == room.known_secrets({"IMAGE2_API_KEY": key})
+
+
+def test_the_secrets_of_a_run_are_known_from_the_file_too(folder):
+    assert [] == room.known_secrets({})
+    (folder / DOTENV).write_text(f"IMAGE2_API_KEY='{KEY}\n{OTHER}'")
+    assert [KEY, OTHER] == room.known_secrets({})
+
+
+def test_a_missing_package_is_for_the_caller_to_mend_and_no_secret_was_read(folder, monkeypatch):
+    (folder / DOTENV).write_text(f"IMAGE2_API_KEY={KEY}")
+    monkeypatch.setitem(sys.modules, "dotenv", None)
+    with pytest.raises(ImportError):
+        room.read({})
+    assert [] == room.known_secrets({})
+    assert KEY == room.read({"IMAGE2_API_KEY": KEY}).key
+
+
+def test_the_package_is_not_needed_where_no_file_names_the_key(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dotenv", None)
+    (folder / DOTENV).write_text("OTHER=1")
+    assert "missing_key" == refused({}).code
