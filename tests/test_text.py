@@ -47,7 +47,7 @@ def test_text_is_cleaned_wherever_it_stands(run, service, project, name):
     done = run("generate", "a cat", *FAST, "-v", "--timeout", "3")
     answer = hold(done, service, project, 3)
     assert not [char for char in UNSEEN if char in told(answer) or char in done.stderr]
-    assert "evil.example" not in str(answer["next"]) and "rm -rf" not in str(answer["next"])
+    assert "evil.example" not in str(answer["next"]) and "pwned" not in str(answer["next"])
 
 
 @pytest.mark.parametrize("name", ODD)
