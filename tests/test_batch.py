@@ -792,3 +792,12 @@ def test_several_tasks_can_be_waited_for_without_downloading(run, write, service
     done = run("wait", "--no-download", *FAST)
     assert (0, 3, 0) == (done.exit, len(done.json["images"]), len(service.files))
     assert ["finished"] * 3 == [record["state"] for record in records(project)]
+
+
+@pytest.mark.parametrize(("count", "told"), [(10, True), (11, False)])
+def test_the_paths_of_a_few_pictures_stand_in_the_answer(run, write, project, count, told):
+    write(*prompts(count))
+    answer = run("batch", "orders.txt", *FAST).json
+    expected = sorted(str(path) for path in (project / "image2-output").glob("*.png"))
+    assert count == len(expected)
+    assert (expected if told else None) == answer.get("files")

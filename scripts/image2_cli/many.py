@@ -53,6 +53,9 @@ class _Many:
         images = [{**image, "task_id": one["task_id"]} for one in full for image in one["images"]]
         if self.shows_images and len(images) <= FEW_IMAGES:
             told["images"] = images
+        paths = [image["path"] for image in images if image["path"]]
+        if paths and not self.shows_images and len(paths) <= FEW_IMAGES:
+            told["files"] = paths
         failures = [_failure(entry) for entry in batch.entries if entry.went_wrong]
         if failures:
             told["failures"] = failures[:FIRST_FAILURES]

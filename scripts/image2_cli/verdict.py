@@ -153,8 +153,8 @@ def _not_accepted(reply) -> Image2Error:
     if status in (404, 405):
         return Image2Error("rejected", "There is no such endpoint (%d). Check IMAGE2_BASE_URL." % status, **known)
     if 400 <= status < 500:
-        return Image2Error("rejected", "The service refused this order (%d). Change it as server_message says, or tell "
-                           "the user." % status, **known)
+        return Image2Error("rejected", "The service refused this order (%d). Mend the fault that server_message names, "
+                           "or tell the user." % status, **known)
     if status in MOVED:
         return Image2Error("rejected", "The service redirects (%d); key and order are not sent elsewhere. Check "
                            "IMAGE2_BASE_URL." % status, **known)
