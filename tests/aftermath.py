@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from image2_cli import raster
-from running import CANARY, Run, assert_no_leftovers
+from running import CANARY, Run, assert_no_leftovers, whole
 
 
 def pictures_in(folder) -> list[str]:
@@ -38,8 +38,8 @@ def edit_record(folder, **changes) -> None:
 
 def run_next(answer: dict, service, home) -> Run:
     """Run an answer's `next` as an agent's shell would, from another folder."""
-    env = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "IMAGE2_API_KEY": CANARY,
-           "IMAGE2_BASE_URL": service.base_url}
-    done = subprocess.run(answer["next"], shell=True, cwd="/", env=env, capture_output=True, timeout=60)
+    env = whole({"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "IMAGE2_API_KEY": CANARY,
+                 "IMAGE2_BASE_URL": service.base_url})
+    done = subprocess.run(answer["next"], shell=True, cwd=os.sep, env=env, capture_output=True, timeout=60)
     output = (data.decode("utf-8", "surrogateescape") for data in (done.stdout, done.stderr))
     return Run((answer["next"],), done.returncode, *output, 0.0)

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import select
 import socket
@@ -215,7 +216,7 @@ class Service(_Server):
     def _end(self, sock, data: bytes, answer: Answer) -> None:
         if answer.reset:
             time.sleep(0.02 if data else 0)  # let the client read what was sent: an RST overtakes it
-            _reset_at_close(sock)
+            reset_at_close(sock)
         elif answer.before_read:  # closing with unread bytes would be a reset
             _shutdown(sock, socket.SHUT_WR)
             sock.settimeout(0.5)
@@ -256,8 +257,8 @@ def _tunnel(near, far) -> None:
         for source in select.select([near, far], [], [])[0]:
             try:
                 data = source.recv(65536)
-            except ConnectionResetError:  # handed on as what it was
-                _reset_at_close(near)
+            except (ConnectionResetError, ConnectionAbortedError):  # handed on as what it was
+                reset_at_close(near)
                 return
             if not data:
                 return
@@ -278,8 +279,10 @@ def _read_head(sock, buffer: bytearray) -> tuple[str, str, dict] | None:
     return method, path, {name.lower(): value.strip() for name, _, value in fields}
 
 
-def _reset_at_close(sock) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+def reset_at_close(sock) -> None:
+    """Let the end of this connection be a reset."""
+    numbers = "hh" if os.name == "nt" else "ii"  # Windows' struct linger has short ones
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(numbers, 1, 0))
 
 
 def _shutdown(sock, how: int) -> None:

@@ -24,7 +24,7 @@ def prepare():
     if mark.is_file() and mark.read_text(encoding="utf-8") == wanted:
         return
     print(f"installing the tests' packages into {ENVIRONMENT}", flush=True)
-    venv.create(ENVIRONMENT, clear=True, with_pip=True)
+    venv.create(ENVIRONMENT, clear=True, with_pip=True, symlinks=os.name != "nt")  # as `python3 -m venv` does
     subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", WANTED], check=True)
     mark.write_text(wanted, encoding="utf-8")
 

@@ -10,6 +10,7 @@
 
 The fixtures `run` and `start` know the service and the folder. The environment has PATH, HOME, LANG and the
 two variables of image2, never the developer's proxies, CA bundles or key; `env` adds to it, None takes away.
+On Windows it has `SYSTEM` too, and the home under its name there. Line ends of stderr are "\n" everywhere.
 No run may show the key, whatever its test is about, so the output of every run is searched for it.
 """
 
@@ -29,6 +30,8 @@ from typing import Any
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "image2.py"
 CANARY = "canary-0123-not-a-real-one"
 EXITS = {*range(11), 130, 143}
+# What Windows starts no useful process without: a Python without SYSTEMROOT has no sockets (WinError 10106).
+SYSTEM = ("SYSTEMROOT", "TEMP", "TMP", "LOCALAPPDATA", "PATHEXT", "COMSPEC")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Started(subprocess.Popen):
         if cwd is None:
             self._tmp = tempfile.TemporaryDirectory(prefix="image2-test-")
             cwd = self._tmp.name
-        env = {"HOME": str(cwd), **env}
+        env = whole({"HOME": str(cwd), **env})
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         super().__init__(argv, env=env, cwd=cwd, **{**pipes, **popen})
 
@@ -97,7 +100,8 @@ class Started(subprocess.Popen):
             output = self.communicate(timeout=5)
             late = True
         seconds = time.monotonic() - self.began
-        done = Run(tuple(self.args), self.returncode, *(_text(data) for data in output), seconds)
+        stdout, stderr = map(_text, output)
+        done = Run(tuple(self.args), self.returncode, stdout, stderr.replace(os.linesep, "\n"), seconds)
         if self._tmp:
             self._tmp.cleanup()
         assert not late, f"still running after {timeout} s\n{done}"
@@ -122,6 +126,14 @@ def start(*argv, env: dict | None = None, cwd=None, stdin: Any = None, key: str 
         file.write(stdin.encode() if isinstance(stdin, str) else stdin)
         file.seek(0)
         return Started(command, environment, cwd, stdin=file, **popen)
+
+
+def whole(env: dict) -> dict:
+    """An environment that has a HOME, with what this system needs besides."""
+    if os.name != "nt":
+        return env
+    system = {name: os.environ[name] for name in SYSTEM if name in os.environ}
+    return {**system, "USERPROFILE": env["HOME"], **env}
 
 
 def run(*argv, timeout: float = 60, **options) -> Run:

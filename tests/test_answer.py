@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from image2_cli import answer
 from image2_cli.errors import CODES, Image2Error
 from image2_cli.task import ImageResult, Task
+from platforms import needs_posix
 
 quick = settings(max_examples=100, deadline=None, database=None)
 TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
@@ -198,6 +199,7 @@ def test_an_answer_keeps_to_its_budget():
 # --- a command that runs as it stands ------------------------------------------------------------------
 
 
+@needs_posix
 @pytest.mark.parametrize("words",
     [["a", "b c"], ["it's", '"', "$HOME", "`id`", ";", "*", "", "\n", "猫", "--x=y", "\\"]])
 def test_a_command_runs_as_it_stands(words):

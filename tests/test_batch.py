@@ -9,14 +9,15 @@ import collections
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from aftermath import run_next
 from faulty import (
     closed_port,
     completed,
@@ -31,13 +32,17 @@ from faulty import (
     reset,
     sync_completed,
 )
+from image2_cli import batch as batch_room
 from image2_cli import entries
 from image2_cli import lines as lines_room
 from image2_cli import order as order_room
 from image2_cli import records as records_room
+from image2_cli.clock import Clock
+from image2_cli.sandbox import KEY, Sandbox
 from laws import FAST, hold, records
 from pictures import png
-from running import CANARY, assert_no_key
+from platforms import needs_linux, needs_open_files_to_go, needs_posix, needs_signals
+from running import CANARY, assert_no_key, whole
 
 LITTLE_S = 2.0  # a second, and what a busy machine adds to it
 
@@ -119,7 +124,7 @@ def tokens(answer: dict) -> float:
     """Characters by four, paths apart."""
     text = json.dumps(answer, ensure_ascii=False)
     words = [word.strip("\"',") for word in text.split()]
-    return (len(text) - sum(len(word) for word in words if word.count("/") > 1)) / 4
+    return (len(text) - sum(len(word) for word in words if word.count("/") + word.count("\\\\") > 1)) / 4
 
 
 # --- input --------------------------------------------------------------------------------------------------------
@@ -137,7 +142,7 @@ def test_a_wrong_line_stops_all_of_them(batch, write, service, project):
     ("flags", "word"),
     [
         (["none.txt"], "No such file"),
-        (["."], "directory"),
+        pytest.param(["."], "directory", marks=needs_posix),  # Windows says that it may not be read
         (["utf16.txt"], "not UTF-8"),
         (["empty.txt"], "holds no order"),
         (["orders.txt", "--out", "x.png"], "--out must be a folder"),
@@ -172,7 +177,7 @@ def test_fields_of_the_lines_and_flags_of_the_command_reach_the_service(batch, w
     assert ("64x64", "high") == (sent["two"]["size"], sent["two"]["quality"])
     assert sent["two"]["image"][0].startswith("data:image/png;base64,")
     assert ("other", 2, True) == (sent["three"]["model"], sent["three"]["n"], sent["three"]["async"])
-    made = sorted(str(path.relative_to(project)) for path in project.rglob("*.png") if path.name != "a.png")
+    made = sorted(path.relative_to(project).as_posix() for path in project.rglob("*.png") if path.name != "a.png")
     assert ["elsewhere/y-2.png", "elsewhere/y.png", "out/001-one.png", "out/x.png"] == made
 
 
@@ -583,8 +588,8 @@ def test_two_batches_of_one_file_at_once_pay_each_line_once(batch, write, start,
 def through_the_shell(command: str, folder):
     """Run `next` as it stands, in another folder."""
     (folder / "elsewhere").mkdir(exist_ok=True)
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "IMAGE2_API_KEY": CANARY,
-                   "IMAGE2_BASE_URL": through_the_shell.base_url}
+    environment = whole({"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "IMAGE2_API_KEY": CANARY,
+                         "IMAGE2_BASE_URL": through_the_shell.base_url})
     return subprocess.run(command, shell=True, cwd=folder / "elsewhere", env=environment, capture_output=True, text=True,
                           timeout=60, stdin=subprocess.DEVNULL)
 
@@ -651,6 +656,7 @@ def test_orders_without_an_answer_are_unknown_when_the_time_is_up(batch, write, 
 # --- signals ------------------------------------------------------------------------------------------------------
 
 
+@needs_signals
 @pytest.mark.parametrize(("number", "exit_status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_the_batch_within_a_second_and_loses_nothing(
         number, exit_status, batch, write, start, service, project, tmp_path):
@@ -674,6 +680,7 @@ def test_a_signal_stops_the_batch_within_a_second_and_loses_nothing(
     assert paid_once(service)
 
 
+@needs_signals
 def test_a_signal_while_orders_are_on_their_way_is_honest_about_them(write, start, service, project):
     service.on_post(ok(), ok(), hang(30))
     write(*prompts(40))
@@ -704,6 +711,7 @@ def test_the_answer_stays_small_however_large_the_batch(poll, batch, write, serv
     assert 200 == len(results(answer)) == answer["counts"]["total"]
 
 
+@needs_open_files_to_go
 def test_results_are_replaced_in_one_step(batch, write):
     write(*prompts(3))
     _exit, answer = batch()
@@ -743,7 +751,7 @@ def test_off_a_terminal_there_is_a_line_every_ten_seconds(run, write, service):
     assert ["image2: 0 of 4 done, 0 failed after 10 s"] == done.stderr.splitlines()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+@needs_posix
 def test_on_a_terminal_there_is_a_bar_of_one_line(start, write, service):
     import pty
 
@@ -770,7 +778,7 @@ def test_on_a_terminal_there_is_a_bar_of_one_line(start, write, service):
     assert "\n" not in seen.decode() and "" == shown[-1], "the bar was left behind"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB there alone")
+@needs_linux
 def test_memory_does_not_grow_with_the_pictures(start, write, service, project):
     service.on_file(picture(png(64, 64, noise_bytes=2_000_000)))
     write(*prompts(40))
@@ -801,3 +809,91 @@ def test_the_paths_of_a_few_pictures_stand_in_the_answer(run, write, project, co
     expected = sorted(str(path) for path in (project / "image2-output").glob("*.png"))
     assert count == len(expected)
     assert (expected if told else None) == answer.get("files")
+
+
+def test_an_order_with_a_field_of_megabytes_is_not_paid_again(batch, write, service):
+    """Its record was too large to be read, so the second run ordered it anew."""
+    write({"prompt": "a cat", "set": {"mask": "x" * 9_000_000}})
+    assert [0, 0] == [batch()[0], batch()[0]]
+    assert {"a cat": 1} == charges(service)
+
+
+def test_a_batch_whose_folder_was_moved_is_neither_paid_nor_fetched_again(batch, write, service, project):
+    write(*prompts(2))
+    assert 0 == batch("--out", "here")[0]
+    (project / "here").rename(project / "there")
+    exit_status, answer = batch("--out", "there")
+    assert (0, 2, 2) == (exit_status, len(service.posts), len(service.files))
+    assert {str(project / "there")} == {os.path.dirname(path) for path in answer["files"]}
+
+
+def test_a_file_of_the_users_that_is_called_like_the_results_is_left_alone(batch, write, service, project):
+    theirs = write({"prompt": "a cat"}, name="results.jsonl")
+    before = theirs.read_bytes()
+    for _ in range(2):
+        exit_status, answer = batch("--out", ".", file="results.jsonl")
+        assert (0, str(project / "results-2.jsonl")) == (exit_status, answer["results"])
+    assert (before, 1) == (theirs.read_bytes(), service.orders)
+
+
+@needs_signals
+def test_a_batch_whose_working_folder_was_deleted_still_answers_a_signal(write, start, service, project, tmp_path):
+    """There was a traceback and no answer."""
+    service.on_poll(pending())
+    (project / "inner").mkdir()
+    file = write({"prompt": "a cat", "out": "inner/cat.png"})
+    busy = start("batch", file, *FAST, "--out", tmp_path / "out", cwd=project)
+    service.wait_for("poll")
+    shutil.rmtree(project)
+    busy.send_signal(signal.SIGTERM)
+    done = busy.finish()
+    assert (143, "yes", f"cd {project}") == (done.exit, done.json["charged"], done.json["next"].partition(" && ")[0])
+
+
+@needs_signals
+def test_a_stopped_batch_against_a_stand_in_cost_nothing_and_says_so(write, start):
+    with Sandbox(60) as sandbox:
+        write(*prompts(2))
+        busy = start("batch", "orders.txt", *FAST, base_url=sandbox.base_url, key=KEY)
+        deadline = time.monotonic() + 10
+        while sandbox.orders < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        busy.send_signal(signal.SIGTERM)
+        done = busy.finish()
+    assert (143, "no", True) == (done.exit, done.json["charged"], done.json["sandbox"])
+
+
+@needs_posix
+def test_a_batch_out_of_a_pipe_can_be_gone_on_with(start, service, project, tmp_path):
+    """`batch <(...)`: the pipe is empty when `next` comes."""
+    service.on_poll(pending())
+    source, sink = os.pipe()
+    os.write(sink, b"a cat\na dog\n")
+    os.close(sink)
+    done = start("batch", f"/dev/fd/{source}", *FAST, "--timeout", "1", pass_fds=(source,)).finish()
+    os.close(source)
+    assert 8 == done.exit
+    service.on_poll(completed())
+    again = run_next(done.json, service, tmp_path)
+    assert (0, {"a cat": 1, "a dog": 1}) == (again.exit, charges(service))
+
+
+def test_where_the_system_gives_too_few_threads_those_that_run_are_stopped(monkeypatch):
+    begun = []
+
+    def begin(thread):
+        if begun:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        real(thread)
+
+    real = threading.Thread.start
+    batch = batch_room.Batch([], Clock(), time.monotonic() + 20, 2, lambda: None, lambda _counts: None, None)
+    batch._at_work = 1  # so that the one waits for something to do
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", begin)
+        with pytest.raises(RuntimeError):
+            batch.run()
+    begun[0].join(2)
+    assert not begun[0].is_alive()

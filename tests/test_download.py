@@ -8,7 +8,6 @@ import os
 import re
 import stat
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -37,10 +36,10 @@ from faulty import (
 from image2_cli import download
 from image2_cli.clock import Clock
 from pictures import every, jpeg, png
+from platforms import needs_linux, needs_open_files_to_go, needs_posix
 
 PNG = png(64, 64)
 ORDER = "01234567-89ab-cdef-0123-456789abcdef"
-linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and Linux mounts")
 
 
 class FastClock(Clock):
@@ -214,6 +213,7 @@ def test_a_part_that_was_taken_away_is_not_made_anew(service, part):
     assert [] == os.listdir(os.path.dirname(part))
 
 
+@needs_posix
 def test_a_part_that_was_replaced_by_a_symlink_is_not_followed(service, part, tmp_path):
     (tmp_path / "precious").write_text("kept")
     os.unlink(part)
@@ -351,6 +351,7 @@ def test_base64_that_is_too_large_is_refused_before_it_is_decoded(part):
 # --- names ----------------------------------------------------------------------------------------------
 
 
+@needs_posix
 def test_a_name_that_is_taken_is_never_replaced_unasked(part, tmp_path):
     (tmp_path / "file").write_text("kept")
     (tmp_path / "folder").mkdir()
@@ -363,6 +364,7 @@ def test_a_name_that_is_taken_is_never_replaced_unasked(part, tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+@needs_posix
 def test_overwrite_replaces_a_link_and_not_what_it_leads_to(part, tmp_path):
     Path(part).write_bytes(PNG)
     (tmp_path / "precious").write_text("kept")
@@ -388,7 +390,7 @@ def test_without_hard_links_nothing_is_replaced_either(part, tmp_path, monkeypat
     assert not os.path.exists(part)
 
 
-@linux
+@needs_linux
 def test_a_name_that_could_not_be_given_is_left_free(tmp_path):
     if os.stat("/dev/shm").st_dev == os.stat(tmp_path).st_dev:
         pytest.skip("/dev/shm and the test's folder are one file system, so nothing can fail here")
@@ -401,6 +403,7 @@ def test_a_name_that_could_not_be_given_is_left_free(tmp_path):
         download.remove(part)
 
 
+@needs_posix
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
 def test_a_picture_has_the_ordinary_mode_of_a_file(service, tmp_path, umask):
     service.on_file(picture(PNG))
@@ -428,6 +431,7 @@ def test_parts_that_cannot_all_be_made_leave_none(tmp_path):
     assert "disk refused" in refusal(download.make_parts, str(tmp_path / "file"), ORDER, 3).message
 
 
+@needs_posix
 def test_a_saved_picture_is_known_by_its_bytes(tmp_path):
     (tmp_path / "a.png").write_bytes(b"hello")
     digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
@@ -552,6 +556,7 @@ def test_no_name_comes_from_the_service(service, run, project, url):
     assert (0, ["a-cat.png"]) == (done.exit, pictures_in(project / "out"))
 
 
+@needs_posix
 def test_a_taken_name_is_numbered_and_nothing_is_replaced(service, run, project):
     (project / "cat.png").write_bytes(b"mine")
     (project / "cat-2.png").symlink_to(project / "nowhere")
@@ -571,6 +576,7 @@ def test_a_name_taken_while_the_picture_was_made_is_not_replaced(service, run, p
     assert (b"mine", PNG) == ((project / "cat.png").read_bytes(), (project / "cat-2.png").read_bytes())
 
 
+@needs_posix
 def test_overwrite_replaces_what_is_there_and_not_what_a_link_leads_to(service, run, project):
     (project / "precious").write_text("kept")
     (project / "cat.png").symlink_to(project / "precious")
@@ -592,6 +598,7 @@ def test_overwrite_still_holds_in_the_command_that_goes_on(service, run, project
     assert PNG == (project / "cat.png").read_bytes()
 
 
+@needs_posix
 def test_a_folder_that_is_a_link_is_used_and_stays_one(service, run, project):
     (project / "real").mkdir()
     (project / "out").symlink_to(project / "real")
@@ -601,11 +608,13 @@ def test_a_folder_that_is_a_link_is_used_and_stays_one(service, run, project):
     assert str(project / "out" / "a-cat.png") == done.json["images"][0]["path"]
 
 
+@needs_posix
 def test_a_name_that_is_too_long_for_the_disk_is_found_before_paying(service, run, project):
     done = run("generate", "a cat", "--out", "c" * 253 + ".png", *QUICK)
     assert (2, "output_not_writable", 0) == (done.exit, done.json["error"]["code"], len(service.posts))
 
 
+@needs_open_files_to_go
 def test_the_folder_may_vanish_while_the_picture_is_made_and_nothing_is_lost(service, run, project):
     def vanish(request):
         subprocess.run(["rm", "-rf", project / "out"], check=True)
@@ -713,7 +722,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@linux
+@needs_linux
 def test_a_disk_that_fills_up_loses_nothing_that_was_paid_for(service, run, project, small_disk):
     service.on_file(picture(png(64, 64, noise_bytes=24 << 20)))
     done = run("generate", "a cat", "--out", small_disk, *QUICK)
@@ -726,7 +735,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_paid_for(service, run, proj
     assert (True, 1, ["a-cat.png"]) == (again["ok"], service.orders, pictures_in(small_disk))
 
 
-@linux
+@needs_linux
 def test_a_disk_that_was_full_before_is_found_before_paying(service, run, small_disk):
     with open(small_disk / "mine", "wb") as file:
         file.write(bytes(12 << 20))
@@ -734,7 +743,7 @@ def test_a_disk_that_was_full_before_is_found_before_paying(service, run, small_
     assert (2, "output_not_writable", 0) == (done.exit, done.json["error"]["code"], len(service.posts))
 
 
-@linux
+@needs_linux
 def test_a_disk_full_to_the_last_byte_still_ends_with_the_task_and_its_link(service, run, small_disk, project):
     def fill(request):
         with open(small_disk / ".filler", "wb", buffering=0) as file:
@@ -756,6 +765,7 @@ def test_a_disk_full_to_the_last_byte_still_ends_with_the_task_and_its_link(serv
     assert (["a-cat.png"], 1) == (pictures_in(small_disk), service.orders)
 
 
+@needs_posix
 def test_a_limit_on_file_sizes_is_a_clear_error_and_loses_nothing(service, run, project):
     import resource
 
@@ -770,7 +780,7 @@ def test_a_limit_on_file_sizes_is_a_clear_error_and_loses_nothing(service, run, 
     assert (True, ["a-cat.png"]) == (run_next(done.json, service, project).json["ok"], pictures_in(project / "out"))
 
 
-@linux
+@needs_linux
 def test_memory_stays_flat_whatever_the_size_of_a_picture(service, start, project):
     """60 MB within 45 MB resident; read while the second picture is held back, so that the first is all done."""
     big, release = png(64, 64, noise_bytes=60_000_000), threading.Event()

@@ -7,7 +7,6 @@ some that do what an agent must not do, which must fail, and for the right reaso
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from pictures import jpeg, png
+from platforms import WINDOWS
 
 EVALS = Path(__file__).resolve().parent / "evals"
 sys.path.insert(0, str(EVALS))
@@ -23,7 +23,7 @@ import trial  # noqa: E402  the path comes first
 import trials  # noqa: E402
 import triggers  # noqa: E402
 
-needs_bash = pytest.mark.skipif(os.name != "posix" or not shutil.which("bash"), reason="a trial's shell is bash")
+needs_bash = pytest.mark.skipif(WINDOWS or not shutil.which("bash"), reason="a trial's shell is bash")
 IMAGE2 = f"python3 {trial.SKILL}/scripts/image2.py"
 QUICK = "--poll-interval 0.05"
 FOX = f"{IMAGE2} generate 'a red fox in snow' --size 1536x1024 --out fox.png {QUICK}"

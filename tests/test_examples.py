@@ -47,7 +47,7 @@ def _run_example(language: str, number: int, folder, base_url: str, key: str = K
     assert SERVICE in code
     file = folder / f"example.{ENDING[language]}"
     file.write_text(code.replace(SERVICE, base_url), encoding="utf-8")
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "IMAGE2_API_KEY": key}
+    environment = running.whole({"PATH": os.environ["PATH"], "HOME": str(folder), "IMAGE2_API_KEY": key})
     return subprocess.run([_program(language), str(file)], cwd=folder, env=environment, capture_output=True,
                           text=True, timeout=60)
 

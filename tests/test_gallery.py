@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from image2_cli import gallery, gallery_page
 from image2_cli.errors import Image2Error
+from platforms import WINDOWS, needs_posix
 
 HOSTILE = ("</script></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'>"
            "<a href=javascript:alert(3)>&lt;{{cards}}")
@@ -74,7 +75,8 @@ def test_pictures_stand_newest_first_with_their_prompts(tmp_path):
     assert ["a fox, number 9", "a fox, number 4", "a fox, number 0"] == [image["alt"] for image in page.all("img")]
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=needs_posix) if set(name) & set('\\:*?"<>|\n') else name for name in ODD_NAMES])
 def test_any_file_name_becomes_a_relative_link_to_that_file(tmp_path, name):
     put_picture(tmp_path, name)
     page = made(tmp_path)
@@ -84,6 +86,7 @@ def test_any_file_name_becomes_a_relative_link_to_that_file(tmp_path, name):
     assert [url] == [link["href"] for link in page.all("a", "box")]
 
 
+@needs_posix
 def test_a_name_that_is_no_utf8_is_linked_byte_for_byte(tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     try:
@@ -210,13 +213,14 @@ def test_nothing_in_a_record_is_markup(tmp_path):
 
 @pytest.mark.parametrize("path", [
     "/etc/passwd", "../outside.png", "javascript:alert(1)", "https://evil.example/x.png", "//evil.example/x.png", "data:,x",
-    "\0.png", "\ud800.png", "notes.txt", "linked.png", ".", "", None, "x" * 5000 + ".png"])
+    "\0.png", "\ud800.png", "notes.txt", pytest.param("linked.png", marks=needs_posix), ".", "", None, "x" * 5000 + ".png"])
 def test_only_pictures_inside_the_folder_are_shown(tmp_path, path):
     folder = tmp_path / "folder"
     put_picture(folder, "fox.png", 1)
     (tmp_path / "outside.png").write_bytes(b"private")
     (folder / "notes.txt").write_text("private")
-    (folder / "linked.png").symlink_to(tmp_path / "outside.png")
+    if not WINDOWS:
+        (folder / "linked.png").symlink_to(tmp_path / "outside.png")
     put_record(folder, 2, images=[{"index": 0, "path": path, "error": None}])
     page = made(folder)
     assert ["./fox.png"] == [image["src"] for image in page.all("img")]
@@ -348,6 +352,7 @@ def test_the_page_is_replaced_when_the_folder_has_grown(tmp_path):
     assert str(tmp_path / "index.html") == path
 
 
+@needs_posix
 def test_the_marker_stands_at_the_top_however_long_the_title(tmp_path):
     folder = tmp_path / ("n" * 250)
     put_picture(folder)
@@ -372,7 +377,10 @@ def linked_to_a_gallery(path):
     path.symlink_to(gallery.write_page(str(path.parent / "other"))[0])
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere"), linked_to_a_gallery])
+@pytest.mark.parametrize("make", [
+    Path.mkdir, pytest.param(lambda path: os.mkfifo(path), marks=needs_posix, id="mkfifo"),
+    pytest.param(lambda path: path.symlink_to("nowhere"), marks=needs_posix, id="a dangling link"),
+    pytest.param(linked_to_a_gallery, marks=needs_posix)])
 def test_a_folder_a_pipe_or_a_link_of_that_name_is_left_alone(tmp_path, make):
     put_picture(tmp_path)
     make(tmp_path / "index.html")
@@ -398,6 +406,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one_whole(tmp_path, monkey
     assert before == files(tmp_path)
 
 
+@needs_posix
 def test_the_page_has_an_ordinary_files_mode(tmp_path):
     put_picture(tmp_path)
     mask = os.umask(0o022)

@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's chromium, driven by Playwright. Skipped where either is missing."""
+"""The page in a real browser: the system's chromium, driven by Playwright. Skipped where either is missing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import time
 import pytest
 from galleries import put_picture, put_record
 from image2_cli import gallery
+from platforms import needs_posix
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-CHROMIUM = shutil.which("chromium")
+# Debian's name, Ubuntu's, Google's two, macOS'
+NAMES_OF_CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "Chromium")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES_OF_CHROMIUM)), None)
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"),
     pytest.mark.xdist_group("one browser is enough"),
@@ -157,6 +160,7 @@ def test_hostile_records_run_nothing_and_ask_for_nothing(tmp_path, visit, serve,
     assert HOSTILE.replace("\u202e", "") == page.locator("dialog .prompt").inner_text()
 
 
+@needs_posix
 @pytest.mark.parametrize("how", ["file", "http"])
 def test_every_file_name_shows_its_picture(tmp_path, visit, serve, how):
     for number, name in enumerate(NAMES):

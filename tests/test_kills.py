@@ -23,7 +23,10 @@ from image2_cli.place import resolve
 from image2_cli.progress import Progress
 from image2_cli.request import build
 from pictures import png
+from platforms import needs_signals
 from running import EXITS
+
+pytestmark = needs_signals
 
 PNG = png(64, 64)
 BIG = png(64, 64, noise_bytes=200_000)  # more than a buffer holds back
@@ -449,7 +452,9 @@ def test_a_signal_while_another_run_saves_the_same_pictures_is_answered(service,
     assert (0, TWO) == (run_next(done.json, service, project).exit, pictures_in(project / "out"))
 
 
-def test_a_signal_that_came_while_an_order_was_prepared_keeps_it_from_being_sent(service, tmp_path):
+@pytest.mark.parametrize("in_the_record", [False, True])
+def test_a_signal_that_came_while_an_order_was_prepared_keeps_it_from_being_sent(
+        service, tmp_path, monkeypatch, in_the_record):
     clock, place = Clock(), resolve(str(tmp_path / "out"))
     own = settings.Settings(service.base_url, settings.Key("canary-0123-not-a-real-one"), "a test")
     tools = Tools(Api(own, clock), clock, records.Store(place.folder), Progress(lambda _: None, clock, False),
@@ -457,7 +462,10 @@ def test_a_signal_that_came_while_an_order_was_prepared_keeps_it_from_being_sent
     order = Order(tools, place)
     asked, _ = build({"prompt": "a cat"})
     order.take(asked, "a-cat")
-    clock.stop(signal.SIGTERM)
+    if in_the_record:  # on a slow disk the longest part of it
+        monkeypatch.setattr(os, "fsync", lambda _descriptor: clock.stop(signal.SIGTERM))
+    else:
+        clock.stop(signal.SIGTERM)
     with pytest.raises(Interrupted):
         order.submit(asked, clock.now() + 20)
     assert ("no", 0, 0) == (order.charged, len(service.posts), service.connections)

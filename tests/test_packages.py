@@ -19,8 +19,9 @@ import faulty
 import pytest
 import running
 from image2_cli import fetching, packages
+from platforms import needs_linux, needs_posix
 
-pytestmark = pytest.mark.xdist_group("one download of the wheels is enough")
+pytestmark = [needs_posix, pytest.mark.xdist_group("one download of the wheels is enough")]  # bin/python, uv as a script
 
 SYSTEM_PATH = os.pathsep.join(["/usr/local/bin", "/usr/bin", "/bin"])
 UV = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
@@ -33,7 +34,7 @@ SAID = "first run: fetching requests and python-dotenv into"
 
 def _bare(folder: Path, pip: bool = True) -> Path:
     """An interpreter of its own without a package; `pip`: with the developer's pip in it, for ensurepip takes 3 s."""
-    venv.create(folder, with_pip=False)
+    venv.create(folder, with_pip=False, symlinks=sys.platform == "darwin")  # a copy does not find its framework there
     if pip:
         pip_folder = Path(importlib.util.find_spec("pip").origin).parent
         shutil.copytree(pip_folder, next(folder.glob("lib/*/site-packages")) / "pip")
@@ -59,7 +60,7 @@ def wheels(tmp_path_factory):
 
 @pytest.fixture
 def cache(tmp_path):
-    return tmp_path / "cache" / "image2"
+    return (tmp_path / "Library" / "Caches" if sys.platform == "darwin" else tmp_path / "cache") / "image2"
 
 
 @pytest.fixture
@@ -342,12 +343,13 @@ def test_a_sandbox_that_shuts_off_the_network_is_named(bare, look, offline):
     _refused(look(python=bare, env={**offline, name: "1"}), "Codex's sandbox may forbid it")
 
 
-def test_a_cache_that_cannot_be_written_is_named(bare, look, stocked, tmp_path):
-    (tmp_path / "file").touch()
-    _refused(look(python=bare, env={**stocked, "XDG_CACHE_HOME": tmp_path / "file"}),
-             str(tmp_path / "file"), "Not a directory")
+def test_a_cache_that_cannot_be_written_is_named(bare, look, stocked, cache):
+    cache.parent.parent.mkdir(exist_ok=True)
+    cache.parent.touch()
+    _refused(look(python=bare, env=stocked), str(cache.parent), "Not a directory")
 
 
+@needs_linux
 def test_without_pip_and_venv_the_system_package_is_named(tmp_path, look, stocked):
     """As Debian is without python3-venv: the same interpreter, its library without ensurepip."""
     library = f"lib/python3.{sys.version_info.minor}"

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from image2_cli import place as room
 from image2_cli.errors import Image2Error
 from image2_cli.place import Place, extension_for, first_number, mistake, path_of, resolve, slug
+from platforms import needs_posix
 
 quick = settings(max_examples=150, deadline=None, database=None)
 TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=60)
-needs_posix = pytest.mark.skipif(os.name != "posix", reason="paths and modes of POSIX")
 as_root = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
@@ -109,7 +109,8 @@ def test_a_name_the_disk_cannot_take_is_found_before_paying(out):
     assert wrong.startswith("--out ") and "not writable" in wrong and len(wrong) < 350
 
 
-@pytest.mark.skipif(as_root or os.name != "posix", reason="root may write everywhere")
+@needs_posix
+@pytest.mark.skipif(as_root, reason="root may write everywhere")
 def test_a_read_only_folder_is_found_before_paying(folder):
     (folder / "locked").mkdir(mode=0o500)
     for out in ("locked", "locked/below", "locked/fox.png"):

@@ -10,11 +10,11 @@ from pathlib import Path
 import pictures
 import pytest
 from image2_cli import raster, reference
+from platforms import needs_posix
 
 SCRIPTS = Path(reference.__file__).parents[1]
 EVERY = pictures.every()
 ALLOWED = "(allowed: a whole png, jpeg, webp, gif or avif file of at most 20 MiB)"
-needs_posix = pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and modes are POSIX's")
 
 
 def refusal(path) -> str:
@@ -70,6 +70,7 @@ def test_a_missing_file_is_named(tmp_path):
     assert f"{path}: no such file {ALLOWED}" == refusal(path)
 
 
+@needs_posix
 def test_a_folder_is_named(tmp_path):
     assert f"{tmp_path}: a folder, not a file {ALLOWED}" == refusal(tmp_path)
 
@@ -93,6 +94,7 @@ def test_what_is_no_whole_picture_is_refused_with_the_reason(file, data, reason)
     assert f"{path}: {reason} {ALLOWED}" == refusal(path)
 
 
+@needs_posix
 def test_a_path_that_cannot_exist_is_a_message(file):
     assert "null" in refusal("a\0b.png")
     assert "cannot be read" in refusal(file(b"") / "under-a-file.png")
@@ -159,6 +161,7 @@ def test_a_file_of_the_limit_is_sent_and_one_byte_more_is_not(file):
     assert f"{path}: too large {ALLOWED}" == refusal(path)
 
 
+@needs_posix
 def test_a_huge_file_is_refused_without_reading_it_all(tmp_path):
     path = tmp_path / "sparse.png"
     with path.open("wb") as file:

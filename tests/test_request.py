@@ -63,6 +63,22 @@ def test_a_record_names_a_reference_file_by_its_digest_and_never_carries_it():
     assert built().payload() == built().described()
 
 
+def test_a_long_field_is_named_by_its_digest_in_a_record_and_sent_whole():
+    mask = "x" * 2_000_000
+    request = built(set={"mask": mask, "seed": 7})
+    assert (mask, 7) == (request.payload()["mask"], request.payload()["seed"])
+    assert ("sha256:" + hashlib.sha256(json.dumps(mask).encode()).hexdigest(), 7) == (
+        request.described()["mask"], request.described()["seed"])
+    assert request.fingerprint() != built(set={"mask": mask + "y", "seed": 7}).fingerprint()
+
+
+@pytest.mark.parametrize("fields", [{"image": ["https://x/" + "a" * 4000] * 130},
+                                    {"set": {"field-%d" % number: "x" * 900 for number in range(600)}}])
+def test_an_order_that_is_too_large_for_its_record_is_a_mistake(fields):
+    """A record that is too large to be read again would be an order that is paid again."""
+    assert ["the order has too many fields or reference URLs to be recorded"] == mistakes_of(**fields)
+
+
 def test_the_same_order_to_the_same_place_has_the_same_fingerprint_and_no_other_has():
     one = built(set={"b": 1, "a": 2}, image=[URI])
     assert 32 == len(one.fingerprint("https://image2.vip", "/out"))

@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from faulty import reset_at_close
 from image2_cli import loopback, placeholder
 from image2_cli.sandbox import KEY, Sandbox
 
@@ -442,7 +443,7 @@ def test_a_client_that_goes_away_leaves_no_trace_and_its_order_counts(sandbox, c
         connection.sendall(head + body)
         while not sandbox.orders:
             time.sleep(0.01)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        reset_at_close(connection)
     with socket.create_connection(("127.0.0.1", sandbox.port)) as connection:
         connection.sendall(head[:-9])
     time.sleep(0.4)

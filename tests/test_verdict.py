@@ -17,6 +17,7 @@ from image2_cli import transport, verdict
 from image2_cli.clock import Overdue
 from image2_cli.errors import CODES, Image2Error
 from image2_cli.task import NotATask, parse_json
+from platforms import needs_linux
 from requests.structures import CaseInsensitiveDict
 
 quick = settings(max_examples=150, deadline=None, database=None)
@@ -146,7 +147,7 @@ def test_no_answer_but_a_2xx_accepts_an_order_whatever_its_body_says():
 
 @pytest.mark.parametrize(("status", "body", "words"), [
     (404, ERROR, "no such endpoint (404). Check IMAGE2_BASE_URL"), (405, ERROR, "no such endpoint (405)"),
-    (400, ERROR, "refused this order (400). Change it as server_message says"), (307, b"", "redirects (307)"),
+    (400, ERROR, "refused this order (400). Mend the fault that server_message names"), (307, b"", "redirects (307)"),
     (401, ERROR, "does not accept the key (401)"), (402, ERROR, "top up"), (429, ERROR, "come later (429)"),
     (413, ERROR, "Use smaller reference images"), (503, ERROR, "not available (503)"),
     (500, ERROR, "does not tell whether")])
@@ -303,6 +304,7 @@ def test_a_refused_connection_sent_nothing(post):
     assert "image2.test could not be reached (no connection); nothing was sent. Check the network" in error.message
 
 
+@needs_linux
 def test_a_connection_that_never_stands_sent_nothing(post):
     with full_backlog() as base_url:
         error, nothing_sent = post(base_url, connect=0.3)

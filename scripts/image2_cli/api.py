@@ -52,6 +52,7 @@ class Api:
         self._session = None  # a kept connection may be closed by the service just now: then the fate were unknown
         headers = {"Content-Type": "application/json", "Idempotency-Key": order_id}
         try:
+            self._clock.check()  # a signal that came while all was prepared: nothing is sent after it
             self._exchange("POST", self.orders_url, reply, seconds, LINGER_S, data=content, headers=headers,
                            silence=seconds)
         except (Exception, Interrupted) as error:

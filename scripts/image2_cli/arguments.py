@@ -92,7 +92,8 @@ def _generate(parser):
 
 
 def _batch(parser):
-    parser.add_argument("file", metavar="FILE", help='a prompt a line, or JSONL such as {"prompt": "a fox", "name": "fox.png"}; - is stdin')
+    parser.add_argument("file", metavar="FILE",
+                        help='a prompt a line, or JSONL such as {"prompt": "a fox", "name": "fox.png"}; - is stdin')
     _order(parser)
     parser.add_argument("--max-images", default="50", metavar="N", help="refuse a batch of more images (default 50)")
     parser.add_argument("--concurrency", default="8", metavar="N", help="orders in flight (default 8)")

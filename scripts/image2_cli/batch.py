@@ -19,6 +19,8 @@ from .waiting import LOOK_S, MIN_LOOK_S
 FATAL = ("key_rejected", "insufficient_credits", "tls")  # what ends every further order too
 SOON = 0.1  # a task that is expected any moment is looked at again after this part of the expected time
 QUICKEST_LOOK_S = 0.1
+
+
 class Batch:
     """Runs entries until all are settled or the time is up.
 
@@ -51,10 +53,12 @@ class Batch:
 
     def run(self):
         """Work until nothing is left or the deadline. Raises `Interrupted` once every thread has put down its work."""
-        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(self.concurrency)]
-        for worker in workers:
-            worker.start()
+        workers = []
         try:
+            for _ in range(self.concurrency):
+                worker = threading.Thread(target=self._work, daemon=True)
+                worker.start()  # where the system gives no more, those that run are stopped below
+                workers.append(worker)
             while any(worker.is_alive() for worker in workers) and self.clock.now() < self.deadline + 4:
                 self.clock.sleep(0.05)
                 self._told(counts_of(self.entries))

@@ -29,6 +29,11 @@ def references(given, mistakes) -> list:
     return images
 
 
+def is_read_once(path) -> bool:
+    """Is it stdin or a pipe, as the shell makes of `<(...)`? Whoever comes later finds it empty."""
+    return path == "-" or bool(path) and os.path.exists(path) and not os.path.isfile(path)
+
+
 def read_text(path: str, clock, most: int = MAX_PROMPT_BYTES) -> tuple:
     """(text of a file or of stdin for `-`, what is wrong or None)."""
     try:

@@ -26,7 +26,8 @@ JSON_ROW = re.compile(r"\{|\[\s*(\{|$)")
 
 
 class Line(NamedTuple):
-    """One order of a batch. `number` is its line in the file, from 1; `mark` the same for the same order again.
+    """One order of a batch. `number` is its line in the file, from 1; `mark` the same for the same order again, and
+    like no other in its folder.
 
     `is_relative`: a path in it starts from the working folder.
     """
@@ -87,7 +88,7 @@ class _Reader:
         self.folder = places.resolve(out).folder
         self.files = {}  # a reference as it was written -> as the order carries it
         self.taken = {}  # file a line asked for -> its number
-        self.times = {}  # mark -> how often the same order came before
+        self.times = {}  # (folder, mark) -> how often the same order came before
 
     def line(self, number, position, row, mistakes):
         fields = self._fields(row, mistakes)
@@ -104,9 +105,11 @@ class _Reader:
         self._take(place.folder, stem, asked.n if asked else 1, number, mistakes)
         if mistakes:
             return None
-        mark = asked.fingerprint("batch", self.service, place.folder, place.stem or "")
-        self.times[mark] = self.times.get(mark, 0) + 1
-        return Line(number, asked, place, stem, "%s.%d" % (mark, self.times[mark]), any(map(_is_relative, paths)))
+        # Without the folder, for the records lie in it: one that was moved, or is reached by another path, was paid again.
+        mark = asked.fingerprint("batch", self.service, place.stem or "")
+        twin = os.path.realpath(place.folder), mark
+        self.times[twin] = self.times.get(twin, 0) + 1
+        return Line(number, asked, place, stem, "%s.%d" % (mark, self.times[twin]), any(map(_is_relative, paths)))
 
     def _fields(self, row, mistakes):
         if isinstance(row, str):

@@ -30,17 +30,21 @@ def main():
 class _Main:
     def __init__(self, argv, script, clock):
         self.argv, self.script, self.clock = argv, script, clock
-        self.verb = None  # the verbs.Run, once the line is understood
+        self.verb = None  # the run.Run, once the line is understood
         self._secrets = None  # what no text may show; known even where a run ends before it needs the key
 
     def run(self) -> int:
         try:
             told, exit_status = self._run()
+            line = self._line(told)
         except SystemExit as end:  # --help, --version, or a child that answered in our place
             self._warn_of_age()
             _flush()
             return end.code
-        self._print(told)
+        except Exception as bug:  # in the making of the answer itself
+            error = self._bug(bug)
+            line, exit_status = self._line(answer.of_error(error)), error.exit_status
+        self._print(line)
         serving = self.verb and self.verb.serving
         if serving and not exit_status:
             try:
@@ -93,9 +97,12 @@ class _Main:
         return Image2Error("internal", "A bug in this tool (%s at %s). Please report it: %s"
                            % (type(bug).__name__, where, ISSUES), charged=charged)
 
-    def _print(self, told: dict):
+    def _line(self, told: dict) -> bytes:
+        return answer.text(answer.changed(told, self._without_key))
+
+    def _print(self, line: bytes):
         try:
-            sys.stdout.buffer.write(answer.text(answer.changed(told, self._without_key)))
+            sys.stdout.buffer.write(line)
             sys.stdout.flush()
         except (OSError, ValueError, AttributeError):  # closed: nobody listens, and the exit status still speaks
             sys.stdout = None

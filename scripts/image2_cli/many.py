@@ -15,9 +15,9 @@ from . import lines as lines_room
 from . import place as places
 from . import settings as settings_room
 from .errors import INTERRUPTED, NOT_SAVED, PENDING, TERMINATED, UNAVAILABLE, Image2Error
-from .inputs import read_text
+from .inputs import is_read_once, read_text
 
-RESULTS = "results.jsonl"
+RESULTS = "results", ".jsonl", b'{"line": '  # name and ending, and how every file of results begins
 FIRST_FAILURES = 3
 LONGEST_REASON = 100
 FEW_IMAGES = 10
@@ -25,11 +25,13 @@ MAX_CONCURRENCY = 64
 
 
 class _Many:
-    """Several orders of one run: `order` for `verbs.Run`, so that an interrupted run can say what it knows."""
+    """Several orders of one run: the `many` of `run.Run`, so that an interrupted run can say what it knows."""
 
     def __init__(self, run, batch, store, folder, next_words, shows_images):
         self.run, self.batch, self.store, self.folder = run, batch, store, folder
         self.next_words, self.shows_images = next_words, shows_images
+        is_relative = any(entry.line.is_relative for entry in batch.entries)
+        self.working_folder = os.getcwd() if is_relative else None  # now: it may be gone when `next` is told
 
     def charged(self) -> str:
         """Of all the orders: yes where one was accepted, maybe where one may have been."""
@@ -45,9 +47,9 @@ class _Many:
         if error and error.exit_status in (INTERRUPTED, TERMINATED):
             error.message = self._stopped()
         end, exit_status = (error, error.exit_status) if error else end_of(batch.entries, batch.fatal, batch.pace.refusal)
-        stand_in = run.api.is_stand_in
+        stand_in = run.api.is_stand_in or any(entry.order.tools.api.is_stand_in for entry in batch.entries)
         full = [self._of(entry, stand_in) for entry in batch.entries]
-        told = answer.plain("completed" if end is None else end.code, **run.stand_in())
+        told = answer.plain("completed" if end is None else end.code, **({"sandbox": True} if stand_in else {}))
         told.update(ok=end is None, charged="no" if stand_in else self.charged(), error=end and end.as_json(),
                     counts=counts_of(batch.entries))
         images = [{**image, "task_id": one["task_id"]} for one in full for image in one["images"]]
@@ -61,15 +63,17 @@ class _Many:
             told["failures"] = failures[:FIRST_FAILURES]
         warnings = self._warnings(full)
         try:
-            path = os.path.join(self.folder, RESULTS)
+            path = places.own_file(self.folder, *RESULTS)
             self.store.put(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in full))
             told["results"] = path
         except OSError as error:
-            warnings.append("%s could not be written (%s)." % (RESULTS, error.strerror or error))
+            warnings.append("%s could not be written (%s)." % ("".join(RESULTS[:2]), error.strerror or error))
         if warnings:
             told["warnings"] = warnings
         if exit_status in (UNAVAILABLE, PENDING, NOT_SAVED, INTERRUPTED, TERMINATED):
             told["next"] = self._next()
+        elif any(entry.state == "pending" and entry.order.charged == "yes" for entry in batch.entries):
+            told["next"] = run.command("wait")  # no more orders, but what was accepted can be had
         return told, exit_status
 
     def _of(self, entry, stand_in):
@@ -99,8 +103,8 @@ class _Many:
 
     def _next(self) -> str:
         command = self.run.command(*self.next_words)
-        if any(entry.line.is_relative for entry in self.batch.entries):  # elsewhere they would be other orders
-            return "%s && %s" % (answer.shell(["cd", *(["/d"] if os.name == "nt" else []), os.getcwd()]), command)
+        if self.working_folder:  # elsewhere they would be other orders
+            return "%s && %s" % (answer.shell(["cd", *(["/d"] if os.name == "nt" else []), self.working_folder]), command)
         return command
 
 
@@ -113,7 +117,7 @@ def _failure(entry) -> dict:
 def run_batch(run):
     """The verb `batch`: (answer, exit status)."""
     options, mistakes = run.options, run.mistakes
-    if options.file == "-" and not options.dry_run:
+    if is_read_once(options.file) and not options.dry_run:
         run.ensure_packages()  # it may start another process, which must find stdin unread
     limit = _whole(options.max_images, "--max-images", 100_000, mistakes)
     concurrency = _whole(options.concurrency, "--concurrency", MAX_CONCURRENCY, mistakes)
@@ -137,7 +141,7 @@ def run_batch(run):
             places.make(other)
         run.refuse_key_in(text, [line.request.described() for line in found], [line.place for line in found])
         entries = _entries(run, tools, found, folder, limit)
-        if options.file == "-":
+        if is_read_once(options.file):
             options.file = _kept(text, tools.store)
         return _go(run, entries, tools, folder, concurrency, _same_command(options), False)
 
@@ -195,7 +199,6 @@ def _go(run, entries, tools, folder, concurrency, next_words, shows_images):
         batch.run()
     finally:
         progress.clear()
-    run.api.is_stand_in = run.api.is_stand_in or any(entry.order.tools.api.is_stand_in for entry in entries)
     return run.many.summary(None)
 
 
@@ -207,7 +210,7 @@ def _defaults(options, mistakes) -> dict:
 
 
 def _whole(text, flag, most, mistakes) -> int:
-    if text.isdecimal() and 1 <= int(text) <= most:
+    if text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= most:
         return int(text)
     mistakes.append("%s %s must be a whole number from 1 to %d" % (flag, request.shown(text), most))
     return 1

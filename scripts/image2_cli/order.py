@@ -16,7 +16,7 @@ from .clock import Interrupted
 from .errors import UNAVAILABLE, Image2Error
 from .pace import LONGEST_RETRY_AFTER_S, backoff
 from .request import ImageRequest
-from .saving import failed_image, found, save_missing
+from .saving import failed_image, found, save_missing, unsaved_image
 from .task import ImageResult, Task
 from .waiting import Watch, wait_for
 
@@ -76,7 +76,7 @@ class Order:
         Raises `outcome_unknown` where the same order may have been accepted minutes ago.
         """
         store, service = self.tools.store, self.tools.service
-        mark = request.fingerprint(service, self.place.folder, self.place.stem or "")
+        mark = request.fingerprint(service, self.place.stem or "")  # without the folder: the records lie in it
         record = None if anew else store.to_continue(mark, service)
         if record and record["state"] in (records.SENDING, records.UNKNOWN):
             self.record = record
@@ -120,8 +120,7 @@ class Order:
         clock = self.tools.clock
         body = json.dumps(request.payload(asynchronous)).encode("ascii")
         seconds = max(LEAST_SUBMIT_S, left)
-        clock.check()  # a signal that came while all was prepared: nothing is sent after it
-        self.note(must=True, sync=True, state=records.SENDING, sent_s=clock.wall())
+        self.note(must=True, sync=True, state=records.SENDING, sent_s=clock.wall(), overwrite=self.place.overwrite)
         try:
             task = self.tools.api.submit(body, self.record["id"], min(SUBMIT_S, seconds) if asynchronous else seconds)
         except Image2Error as error:
@@ -190,9 +189,10 @@ class Order:
             store.unlock(self.record["id"], records.FILES)
 
     def leave(self):
-        """Report URLs only: nothing is downloaded."""
+        """Report URLs only: nothing is downloaded. Raises `not_saved` for pictures that came without one."""
         self._adopt()
-        self.images = [found(image) if image.is_there else failed_image(image) for image in self.task.images]
+        self.images = [found(image) if image.url else unsaved_image(image) if image.data else failed_image(image)
+                       for image in self.task.images]
         self._finish()
 
     @property
@@ -254,6 +254,7 @@ class Order:
             self.tools.store.save(self.record, sync, **changes)
         except OSError as error:
             if must:
+                self.record["state"] = records.NOT_SENT
                 raise Image2Error("output_not_writable", "The record of the order cannot be written (%s); nothing was "
                                   "sent. Choose another --out." % (error.strerror or error)) from None
             warning = "The record could not be written (%s)." % (error.strerror or error)

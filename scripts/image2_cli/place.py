@@ -112,6 +112,23 @@ def first_number(place: Place, stem: str, count: int) -> int:
     return number
 
 
+def own_file(folder: str, stem: str, ending: str, beginning: bytes) -> str:
+    """The first numbered name that is free or whose file begins like those of this tool: others are never replaced.
+
+    Raises OSError where a file of that name cannot be read.
+    """
+    place, number = Place(folder), 1
+    while True:
+        path = path_of(place, stem, number, ending)
+        try:
+            with open(path, "rb") as file:
+                if file.read(len(beginning)) == beginning:
+                    return path
+        except FileNotFoundError:
+            return path
+        number += 1
+
+
 def extension_for(place: Place, format_name: str) -> str:
     """The extension the bytes ask for; the user's own spelling where it means the same."""
     from .raster import EXTENSIONS

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 import uuid
 
@@ -21,7 +22,7 @@ from . import locks
 from .task import is_task_id
 
 FOLDER = ".image2"
-MAX_RECORD = 1_000_000
+MAX_RECORD = 8_000_000  # bytes; more than 64 images with the longest URLs and texts can take
 OWNER, FILES = 0, 1
 # States. NOT_SENT: provably not accepted (yet). SENDING: on its way, of unknown fate once its run is gone.
 # SUBMITTED: accepted, with pictures still to come or to save. FINISHED: nothing left to do.
@@ -30,10 +31,11 @@ NOT_SENT, SENDING, UNKNOWN, SUBMITTED, FINISHED = "not_sent", "sending", "unknow
 TO_CONTINUE = {SUBMITTED: 1, SENDING: 2, UNKNOWN: 2, NOT_SENT: 3, FINISHED: 4}
 UNKNOWN_FOR_S = 15 * 60
 OLD_PART_S = 60.0  # writing a record takes milliseconds
+IN_USE = (5, 32)  # Windows: access denied, sharing violation
 
 
 class Record(dict):
-    """One order. `path` is its file. Fields: see `Store.create` and the README of the rooms."""
+    """One order. `path` is its file. Fields: see `Store.create`."""
 
     path = ""
 
@@ -49,12 +51,14 @@ class Record(dict):
 
 
 class Store:
-    """The records of one output folder."""
+    """The records of one output folder. For any number of threads, each at an order of its own."""
 
     def __init__(self, folder: str):
         self.folder = os.path.join(folder, FOLDER)
         self._locks = None
         self._held = set()
+        self._locking = threading.Lock()  # on Windows a lock is two calls on the one descriptor: seek, then lock
+        self._claimed = {}  # path -> the order of this run whose picture has that name
 
     def create(self, fingerprint: str, service: str, request: dict, stem: str, overwrite: bool = False) -> Record:
         """A new order of state NOT_SENT, on disk and synced when this returns, owned by this process."""
@@ -86,7 +90,7 @@ class Store:
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
-            os.replace(part, path)
+            _rename(part, path)
         except BaseException:
             _unlink(part)
             raise
@@ -100,7 +104,7 @@ class Store:
         try:
             with open(part, "w", encoding="utf-8", errors="replace", newline="\n") as file:
                 file.write(text)
-            os.replace(part, path)
+            _rename(part, path)
         except BaseException:
             _unlink(part)
             raise
@@ -173,19 +177,25 @@ class Store:
     def lock(self, name: str, which: int) -> bool:
         """Take one of the two locks of an order (by its id) without waiting; False where a living process holds it."""
         place = locks.place_of(name, which)
-        if place in self._held:
-            return True
-        if not self._take(place):
-            return False
-        self._held.add(place)
+        with self._locking:
+            if place not in self._held:
+                if not self._take(place):
+                    return False
+                self._held.add(place)
         return True
 
     def unlock(self, name: str, which: int):
         """Give a lock back."""
         place = locks.place_of(name, which)
-        if place in self._held:
-            self._held.discard(place)
-            locks.give_back(self._locks, place)
+        with self._locking:
+            if place in self._held:
+                self._held.discard(place)
+                if self._locks is not None:
+                    locks.give_back(self._locks, place)
+
+    def claim(self, path: str, order_id: str) -> bool:
+        """May this order replace what stands at `path`? Not what another order of the same run has just been paid for."""
+        return self._claimed.setdefault(os.path.normcase(path), order_id) == order_id
 
     def _take(self, place) -> bool:
         if self._locks is None:
@@ -218,6 +228,13 @@ def _read(path: str):
         return None
     record = Record(value)
     record.path = path
+    folder = os.path.dirname(os.path.dirname(path))
+    for image in record.images:
+        moved = os.path.join(folder, os.path.basename(image.get("path") or ""))
+        if image.get("path") and not os.path.exists(image["path"]) and os.path.exists(moved):
+            image["path"] = moved  # the whole folder was, with its pictures
+        for side in {"width", "height"} & set(image):
+            image[side] = image[side] if type(image[side]) is int else None  # an answer must be able to carry it
     if record["state"] in (SENDING, UNKNOWN) and os.path.exists(path + ".data"):
         record["state"] = SUBMITTED  # killed between keeping the pictures of the answer and saying so
     return record
@@ -259,6 +276,19 @@ def _is_old(path: str) -> bool:
         return time.time() - os.stat(path).st_mtime > OLD_PART_S
     except OSError:
         return False
+
+
+def _rename(part: str, path: str):
+    # Windows refuses while somebody looks at the old file, a virus scanner or another run of ours; that is soon over.
+    for pause_s in (0.01, 0.02, 0.04, 0.08, 0.16, 0.32):
+        try:
+            os.replace(part, path)
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in IN_USE:
+                raise
+            time.sleep(pause_s)
+    os.replace(part, path)
 
 
 def _unlink(path: str):

@@ -14,6 +14,8 @@ from collections import namedtuple
 
 MODEL = "gpt-image-2"
 MAX_PROMPT = 32000  # characters; our own bound, the service's is not documented
+LONGEST_TOLD = 1000  # characters of a further field in a record; a longer one, such as a mask, is named by its digest
+MAX_DESCRIBED = 500_000  # characters of an order in its record: one too large to be read again would be paid again
 OWN_FIELDS = {"prompt": "the prompt", "size": "--size", "n": "--n", "model": "--model", "image": "--image",
               "async": "--sync"}
 FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
@@ -41,8 +43,9 @@ class ImageRequest(namedtuple("ImageRequest", "prompt size n model images extra"
         return body
 
     def described(self) -> dict:
-        """The body for eyes and records: a reference file is named by its digest, never carried."""
+        """The body for eyes and records: a reference file or a long field is named by its digest, never carried."""
         body = self.payload()
+        body.update((name, _told(value)) for name, value in self.extra.items())
         if self.images:
             body["image"] = [_named(image) for image in self.images]
         return body
@@ -71,7 +74,10 @@ def build(fields: dict) -> tuple:
     extra = _extra(fields.get("set"), mistakes)
     if mistakes:
         return None, mistakes
-    return ImageRequest(prompt, size, n, model, tuple(fields.get("image") or ()), extra), []
+    asked = ImageRequest(prompt, size, n, model, tuple(fields.get("image") or ()), extra)
+    if len(json.dumps(asked.described())) > MAX_DESCRIBED:
+        return None, ["the order has too many fields or reference URLs to be recorded"]
+    return asked, []
 
 
 def url_mistake(text: str) -> str | None:
@@ -165,6 +171,15 @@ def pair(text, mistakes):
 
 def _refuse_constant(name: str):
     raise ValueError(name)
+
+
+def _told(value):
+    text = json.dumps(value, sort_keys=True)
+    if len(text) <= LONGEST_TOLD:
+        return value
+    import hashlib
+
+    return "sha256:%s" % hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _named(image: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 
 from . import answer, arguments
@@ -29,6 +28,7 @@ class Run:
         self.settings = None
         self.api = None
         self.serving = None  # the sandbox that goes on when the answer is given
+        self.folder = None  # of the output, once it is checked
         self.started = clock.now()
 
     # --- what is checked before anything is sent ----------------------------------------------------------------
@@ -57,6 +57,7 @@ class Run:
         wrong = places.mistake(place, images)
         mistakes += [wrong] if wrong else []
         self.refuse_mistakes("output_not_writable" if [wrong] == mistakes else "usage")
+        self.folder = place.folder
         return place
 
     # --- the service --------------------------------------------------------------------------------------------
@@ -159,6 +160,9 @@ class Run:
         """A command that goes on from any folder."""
         from . import packages
 
-        folder = os.path.abspath(self.order.place.folder if self.order else places.resolve(self.options.out).folder)
-        extra = ["--sandbox"] if self.options.sandbox else []
-        return answer.shell([*packages.launcher(), self.script, verb, *words, "--out", folder, *extra])
+        flags = ["--out", self.order.place.folder if self.order else self.folder]
+        flags += ["--sandbox"] if self.options.sandbox else []
+        if any(word.startswith("-") for word in words) and verb == "wait":
+            words = ["--", *words]  # one task id in 64 may begin like a flag
+            return answer.shell([*packages.launcher(), self.script, verb, *flags, *words])
+        return answer.shell([*packages.launcher(), self.script, verb, *words, *flags])

@@ -82,14 +82,15 @@ def _fetch(order, wanted, first_number, deadline) -> list:
 
 def _publish(order, entry, saved, number):
     """Name a verified picture; the record says so first, so that a kill in between loses nothing."""
-    place = order.place
+    place, store = order.place, order.tools.store
     extension = places.extension_for(place, saved.format)
     while True:
         path = places.path_of(place, order.stem, number, extension)
+        overwrite = place.overwrite and store.claim(path, order.record["id"])
         entry.update(path=path, width=saved.width, height=saved.height, sha256=saved.sha256, error=None)
         order.note(images=order.images)
         try:
-            if download.publish(saved.part, path, place.overwrite):
+            if download.publish(saved.part, path, overwrite):
                 break
         except OSError as error:
             entry.update(path=None)
@@ -136,6 +137,11 @@ def found(image) -> dict:
 def failed_image(image) -> dict:
     """The same of one that did not come."""
     return {**found(image), "error": {"code": "task_failed", "message": image.error or image.status or "no image"}}
+
+
+def unsaved_image(image) -> dict:
+    """The same of one that came inside the answer, where no files are wanted: without a URL it would be lost."""
+    return {**found(image), "error": {"code": "not_saved", "message": "it came inside the answer, without a URL"}}
 
 
 def _is_saved(image: dict) -> bool:

@@ -73,8 +73,8 @@ def read(environment=os.environ) -> Settings:
     base = base_url(environment)
     key, source = find_key(environment)
     if not key:
-        raise Image2Error("missing_key", "%s is not set. Ask the user to create a key at %s and to set the variable "
-                          "where the agent starts, or in the working folder's dotenv file (not in the chat)." % (KEY_NAME, SITE))
+        raise Image2Error("missing_key", "%s is not set. Ask the user to create a key at %s and to set the variable where "
+                          "the agent starts, or in the working folder's dotenv file (not in the chat)." % (KEY_NAME, SITE))
     if not re.fullmatch(r"[\x21-\x7e]{8,512}", key):
         raise Image2Error("malformed_key", "%s from %s is malformed: a key has 8 to 512 visible ASCII characters, "
                           "no blanks inside. Ask the user to set it again." % (KEY_NAME, source))

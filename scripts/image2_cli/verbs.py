@@ -12,7 +12,7 @@ from . import answer, arguments, request
 from . import place as places
 from . import settings as settings_room
 from .errors import OK, Image2Error
-from .inputs import read_text, references
+from .inputs import is_read_once, read_text, references
 
 
 def go(run):
@@ -26,7 +26,7 @@ def go(run):
 def generate(run):
     """Order, wait, download."""
     options = run.options
-    if options.prompt_file == "-" and not options.dry_run:
+    if is_read_once(options.prompt_file) and not options.dry_run:
         run.ensure_packages()  # it may start another process, which must find stdin unread
     asked, place = _checked_order(run)
     if options.dry_run:
@@ -118,7 +118,7 @@ def sandbox(run):
     from .sandbox import KEY, Sandbox
 
     port, seconds = run.options.port, arguments.seconds(run.options.seconds, "--seconds", run.mistakes, 3600)
-    if not port.isdecimal() or int(port) > 65535:
+    if not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         run.mistakes.append("--port %s must be a number from 0 to 65535" % request.shown(port))
     run.refuse_mistakes()
     try:
