@@ -114,6 +114,14 @@ def test_a_record_takes_over_what_another_run_wrote(store, tmp_path):
     assert FINISHED == record["state"]  # a torn file is no news
 
 
+def test_a_record_that_is_behind_on_disk_takes_no_task_away(store):
+    """The disk was full when the task id came, and the order forgot it as it began to save."""
+    record = made(store, state=SENDING)
+    record.update(state=SUBMITTED, task_id="task-1")
+    store.reload(record)
+    assert (SUBMITTED, "task-1") == (record["state"], record["task_id"])
+
+
 def test_a_save_that_fails_leaves_the_old_record_whole_and_no_part(store, tmp_path, monkeypatch):
     record = made(store)
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -753,3 +761,10 @@ def test_a_task_id_that_begins_like_a_flag_can_be_gone_on_with(service, run, pro
     service.on_poll(completed())
     again = run_next(done.json, service, project)
     assert (8, 0, task_id) == (done.exit, again.exit, again.json["task_id"])
+
+
+def test_asking_for_links_only_forgets_no_file(service, run, project):
+    first = run("generate", "a cat", *QUICK).json
+    links = run("wait", first["task_id"], "--no-download", *QUICK)
+    assert (0, first["images"]) == (links.exit, links.json["images"])
+    assert first["images"][0]["path"] == records_in(project / "out")[0]["images"][0]["path"]

@@ -1,6 +1,6 @@
 """The command line: verbs, flags, their help. Texts in, a namespace or one usage error out.
 
-Touches nothing. Flags stay texts here; `request` and `main` judge them, so that all mistakes of an order come
+Touches nothing. Flags stay texts here; `request` and the verbs judge them, so that all mistakes of an order come
 in one answer instead of one a run.
 """
 

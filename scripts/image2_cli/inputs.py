@@ -31,7 +31,7 @@ def references(given, mistakes) -> list:
 
 def is_read_once(path) -> bool:
     """Is it stdin or a pipe, as the shell makes of `<(...)`? Whoever comes later finds it empty."""
-    return path == "-" or bool(path) and os.path.exists(path) and not os.path.isfile(path)
+    return path == "-" or bool(path) and os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def read_text(path: str, clock, most: int = MAX_PROMPT_BYTES) -> tuple:

@@ -1,6 +1,6 @@
 """One order from intent to files: record, submit, wait, download, each step on disk before the next is made.
 
-Above the rooms it joins (api, waiting, download, records, place), below main and batch. Prints nothing; what it
+Above the rooms it joins (api, waiting, download, records, place), below the verbs and batch. Prints nothing; what it
 knows at any moment stands in the `Order`, so that a run that is interrupted can still say it.
 """
 
@@ -16,7 +16,7 @@ from .clock import Interrupted
 from .errors import UNAVAILABLE, Image2Error
 from .pace import LONGEST_RETRY_AFTER_S, backoff
 from .request import ImageRequest
-from .saving import failed_image, found, save_missing, unsaved_image
+from .saving import found, list_links, save_missing
 from .task import ImageResult, Task
 from .waiting import Watch, wait_for
 
@@ -191,8 +191,8 @@ class Order:
     def leave(self):
         """Report URLs only: nothing is downloaded. Raises `not_saved` for pictures that came without one."""
         self._adopt()
-        self.images = [found(image) if image.url else unsaved_image(image) if image.data else failed_image(image)
-                       for image in self.task.images]
+        self.tools.store.reload(self.record)
+        list_links(self)
         self._finish()
 
     @property

@@ -27,6 +27,7 @@ OWNER, FILES = 0, 1
 # States. NOT_SENT: provably not accepted (yet). SENDING: on its way, of unknown fate once its run is gone.
 # SUBMITTED: accepted, with pictures still to come or to save. FINISHED: nothing left to do.
 NOT_SENT, SENDING, UNKNOWN, SUBMITTED, FINISHED = "not_sent", "sending", "unknown", "submitted", "finished"
+BEFORE_A_TASK = (NOT_SENT, SENDING, UNKNOWN)
 # which of several records of one order the same command goes on with first
 TO_CONTINUE = {SUBMITTED: 1, SENDING: 2, UNKNOWN: 2, NOT_SENT: 3, FINISHED: 4}
 UNKNOWN_FOR_S = 15 * 60
@@ -112,7 +113,8 @@ class Store:
     def reload(self, record: Record):
         """Take over what another process wrote meanwhile."""
         fresh = _read(record.path)
-        if fresh is not None:
+        # a file that is behind is this run's own, of before the disk was full: it does not know the task
+        if fresh is not None and (record["state"] in BEFORE_A_TASK or fresh["state"] not in BEFORE_A_TASK):
             record.clear()
             record.update(fresh)
 

@@ -33,12 +33,24 @@ def save_missing(order, deadline: float):
             order.images.append(found(image))
             wanted.append(image)
         else:
-            order.images.append(failed_image(image))
+            order.images.append(_failed_image(image))
     if wanted:
         number = _numbers(order)
         stale = _fetch(order, wanted, number, deadline)
         if stale and order.task_id and clock.now() < deadline:
             _fetch(order, _fresh(order, stale, deadline), number, deadline)
+
+
+def list_links(order):
+    """Download nothing: `order.images` gets the URL of every picture, and the path of those saved before."""
+    before = {image.get("index"): image for image in order.record.images}
+    order.images = []
+    for image in order.task.images:
+        kept = before.get(image.index)
+        if kept and _is_saved(kept):
+            order.images.append(kept)
+        else:
+            order.images.append(found(image) if image.url else _unsaved_image(image) if image.data else _failed_image(image))
 
 
 def _fetch(order, wanted, first_number, deadline) -> list:
@@ -134,13 +146,12 @@ def found(image) -> dict:
             "error": None}
 
 
-def failed_image(image) -> dict:
-    """The same of one that did not come."""
+def _failed_image(image) -> dict:
     return {**found(image), "error": {"code": "task_failed", "message": image.error or image.status or "no image"}}
 
 
-def unsaved_image(image) -> dict:
-    """The same of one that came inside the answer, where no files are wanted: without a URL it would be lost."""
+def _unsaved_image(image) -> dict:
+    # no file was wanted, but to forget it would lose it
     return {**found(image), "error": {"code": "not_saved", "message": "it came inside the answer, without a URL"}}
 
 
