@@ -373,3 +373,17 @@ def test_a_fixed_interval_asks_more_or_waits_longer(interval, polls, percent):
     theirs = simulated(lambda part: int(100 * part), interval)
     assert theirs[0] > ours[0] + 3 or theirs[3] > 2 * ours[3]
     assert (polls, percent) == pytest.approx((theirs[0], theirs[3]), rel=0.05)
+
+
+def test_a_picture_that_a_completed_task_does_not_show_yet_is_waited_for():
+    half = Task("t", "completed", 100, (ImageResult(0, "https://image2.test/0.png"), ImageResult(1)))
+    whole = half._replace(images=(half.images[0], ImageResult(1, "https://image2.test/1.png")))
+    over, looks, watch = followed(half, half, whole)
+    assert (True, whole, 3) == (over, watch.task, len(looks))
+
+
+@pytest.mark.parametrize("other", [ImageResult(1, status="failed"), ImageResult(1, error="refused")])
+def test_a_picture_that_will_not_come_is_not_waited_for(other):
+    task = Task("t", "completed", 100, (ImageResult(0, "https://image2.test/0.png"), other))
+    over, looks, _watch = followed(task)
+    assert (True, 1) == (over, len(looks))

@@ -16,7 +16,7 @@ from .task import Task
 FIRST_LOOK_S = 5.0
 EARLY_404_S = 15.0  # a task may not be known everywhere at once
 LASTING_404 = 3  # looks in a row
-EMPTY_LOOKS = 4  # looks at a task that is completed but shows no image yet
+EMPTY_LOOKS = 4  # looks at a task that is completed but does not show every image yet
 LOOK_S, MIN_LOOK_S = 15.0, 2.0  # an answer may take so long; near the deadline no less than this
 
 
@@ -44,7 +44,7 @@ class Watch:
         if task.outcome == "failed":
             return True
         if task.outcome == "done":
-            if any(image.is_there for image in task.images):
+            if task.images and all(image.is_there or image.is_over or image.error for image in task.images):
                 return True
             self._empty += 1
             if self._empty >= EMPTY_LOOKS:
