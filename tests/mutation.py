@@ -28,7 +28,8 @@ ROOMS = {
     "waiting": ["test_waiting.py"],
     "verdict": ["test_verdict.py"],
     "download": ["test_download.py"],
-    "records": ["test_records.py"],
+    "recorded": ["test_recorded.py"],
+    "records": ["test_records.py", "test_resuming.py"],
     "pace": ["test_pace.py"],
 }
 KEPT = {"Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "Mod_Add", "Pow_Mul", "FloorDiv_Mul", "LShift_RShift",

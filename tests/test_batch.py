@@ -33,7 +33,7 @@ from faulty import (
     sync_completed,
 )
 from image2_cli import batch as batch_room
-from image2_cli import entries
+from image2_cli import entries, recorded
 from image2_cli import lines as lines_room
 from image2_cli import order as order_room
 from image2_cli import records as records_room
@@ -413,7 +413,7 @@ def test_the_last_of_several_records_of_a_line_counts(failed_s, done_s, state, n
     store = records_room.Store(str(tmp_path))
     for name, created_s, error in zip(names, (failed_s, done_s), ({"code": "task_failed", "message": "no"}, None)):
         record = store.create(line.mark, "somewhere", line.request.described(), "x")
-        store.save(record, False, state=records_room.FINISHED, created_s=created_s, error=error,
+        store.save(record, False, state=recorded.FINISHED, created_s=created_s, error=error,
                    images=[{"index": 0, "path": str(tmp_path)}])
         os.rename(record.path, tmp_path / ".image2" / name)
     tools = order_room.Tools(None, None, store, None, "somewhere", True)
@@ -561,7 +561,7 @@ def test_what_another_run_ordered_until_a_moment_ago_is_seen(tmp_path):
             if name == found[0].mark:
                 other = records_room.Store(str(tmp_path))
                 record = other.create(name, "somewhere", found[0].request.described(), "x")
-                other.save(record, False, state=records_room.SUBMITTED, task_id="task-1")
+                other.save(record, False, state=recorded.SUBMITTED, task_id="task-1")
             return super().lock(name, which)
 
     tools = order_room.Tools(None, None, JustEnded(str(tmp_path)), None, "somewhere", True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from aftermath import edit_record, pictures_in, record_paths, records_in, run_next
 from faulty import completed, hang, ok, page, pending, picture, refuse, sync_completed
-from image2_cli import records, settings
+from image2_cli import recorded, records, settings
 from image2_cli.api import Api
 from image2_cli.clock import Clock, Interrupted
 from image2_cli.order import Order, Tools
@@ -64,7 +64,7 @@ def in_backoff(service, start, project):
     service.on_post(refuse(429, retry_after=15))
     busy = start(*ORDER)
     service.wait_for("post")
-    until(lambda: state(project) == records.NOT_SENT)
+    until(lambda: state(project) == recorded.NOT_SENT)
     return busy
 
 
@@ -85,7 +85,7 @@ def in_answer(service, start, project):
 
 def before_first_look(service, start, project):
     busy = start(*ORDER, "--poll-interval", "15")
-    until(lambda: state(project) == records.SUBMITTED)
+    until(lambda: state(project) == recorded.SUBMITTED)
     return busy
 
 
@@ -149,7 +149,7 @@ def test_after_a_kill_the_task_is_gone_on_with_and_not_paid_again(service, start
     assert (0, "task-1", "yes", True) == (done.exit, done.json["task_id"], done.json["charged"], done.json["resumed"])
     assert [str(project / "out" / name) for name in reversed(TWO)] == [image["path"] for image in done.json["images"]]
     assert (1, 1, TWO) == (len(service.posts), service.orders, pictures_in(project / "out"))
-    assert [records.FINISHED] == [record["state"] for record in records_in(project / "out")]
+    assert [recorded.FINISHED] == [record["state"] for record in records_in(project / "out")]
 
 
 @pytest.mark.parametrize("step", ACCEPTED)
@@ -239,9 +239,9 @@ def test_whenever_it_is_killed_one_order_is_paid_and_nothing_is_lost(service, st
         busy = start(*ORDER)
         time.sleep(pause)
         kill(busy)
-        if state(project) == records.FINISHED:
+        if state(project) == recorded.FINISHED:
             break
-    if state(project) != records.FINISHED:
+    if state(project) != recorded.FINISHED:
         service.on_poll(completed())
         done = run(*ORDER)
         assert done.exit in (0, 9), done
@@ -269,7 +269,7 @@ def test_killed_again_and_again_while_ten_pictures_are_saved(service, start, run
         kill(busy)
         for path in (project / "out").glob("*.png"):
             assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
-        if state(project) == records.FINISHED:
+        if state(project) == recorded.FINISHED:
             break
     done = run("wait", *QUICK)
     assert done.exit == 0
@@ -469,7 +469,7 @@ def test_a_signal_that_came_while_an_order_was_prepared_keeps_it_from_being_sent
     with pytest.raises(Interrupted):
         order.submit(asked, clock.now() + 20)
     assert ("no", 0, 0) == (order.charged, len(service.posts), service.connections)
-    assert records.NOT_SENT == records_in(place.folder)[0]["state"]
+    assert recorded.NOT_SENT == records_in(place.folder)[0]["state"]
 
 
 def test_a_second_signal_changes_nothing(service, start, project):
@@ -593,4 +593,4 @@ def test_a_stopped_run_that_goes_on_after_another_has_finished_changes_nothing(s
     service.on_poll(completed())
     done = stop(busy, signal.SIGTERM)
     assert ("yes", TWO) == (done.json["charged"], pictures_in(project / "out"))
-    assert [records.FINISHED] == [record["state"] for record in records_in(project / "out")]
+    assert [recorded.FINISHED] == [record["state"] for record in records_in(project / "out")]

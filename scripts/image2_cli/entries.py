@@ -5,7 +5,7 @@ Decides what is done, failed, unknown or still to order; sends nothing, starts n
 
 from __future__ import annotations
 
-from . import records
+from . import recorded, records
 from .errors import NOT_SAVED, OK, Image2Error
 from .order import Order
 
@@ -71,7 +71,7 @@ def _joined(line, tools, record, is_ours, again, unknown_again) -> Entry:
     if record is None:
         return entry
     failed = _failure_of(record)
-    if record["state"] in (records.SENDING, records.UNKNOWN):
+    if record["state"] in (recorded.SENDING, recorded.UNKNOWN):
         entry.state = UNKNOWN
         if unknown_again:
             return Entry(line, Order(tools, line.place))
@@ -79,7 +79,7 @@ def _joined(line, tools, record, is_ours, again, unknown_again) -> Entry:
         entry.state, entry.error = FAILED, failed
         if again:
             return Entry(line, Order(tools, line.place))
-    elif record["state"] in (records.SUBMITTED, records.FINISHED):
+    elif record["state"] in (recorded.SUBMITTED, recorded.FINISHED):
         order.resumed = True
         if _is_done(order):
             entry.state = DONE
@@ -87,16 +87,16 @@ def _joined(line, tools, record, is_ours, again, unknown_again) -> Entry:
 
 
 def _is_done(order) -> bool:
-    return (order.record or {}).get("state") == records.FINISHED and not _failure_of(order.record) and order.is_saved
+    return (order.record or {}).get("state") == recorded.FINISHED and not _failure_of(order.record) and order.is_saved
 
 
 def _failure_of(record):
     """The error of an order that is over without all its pictures, None of any other."""
     error = record["error"] if isinstance(record.get("error"), dict) else {}
-    if record["state"] == records.NOT_SENT and error.get("code") in REFUSED:
+    if record["state"] == recorded.NOT_SENT and error.get("code") in REFUSED:
         return Image2Error(error["code"], str(error.get("message")), http_status=error.get("http_status"),
                            server_message=error.get("server_message"))
-    if record["state"] != records.FINISHED:
+    if record["state"] != recorded.FINISHED:
         return None
     asked = record["request"].get("n")
     failed = [image["error"] for image in record.images if image.get("error")]

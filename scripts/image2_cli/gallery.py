@@ -10,7 +10,7 @@ import contextlib
 import os
 import uuid
 
-from . import records
+from . import recorded, records
 from .errors import Image2Error
 from .gallery_page import FAILED, KINDS, LEFT, MISSING, NOT_SENT, PICTURE, REPLACED, UNFINISHED, UNKNOWN, Entry, page
 from .place import SUFFIXES
@@ -19,7 +19,7 @@ from .task import MAX_IMAGES
 
 PAGE = "index.html"
 MARKER, MARKER_WITHIN = b'<meta name="generator" content="image2 gallery">', 2048
-OF_STATE = {records.SUBMITTED: UNFINISHED, records.FINISHED: FAILED, records.NOT_SENT: NOT_SENT}
+OF_STATE = {recorded.SUBMITTED: UNFINISHED, recorded.FINISHED: FAILED, recorded.NOT_SENT: NOT_SENT}
 
 
 def write_page(folder: str) -> tuple:
@@ -67,10 +67,10 @@ def _entries(folder, order):
         path = image.get("path")
         if path and not image.get("error"):
             file = _file(folder, path)
-            if file or state != records.SUBMITTED:
+            if file or state != recorded.SUBMITTED:
                 yield Entry(PICTURE if file else MISSING, order, image, file)
                 continue
-        elif state == records.FINISHED and not image.get("error"):
+        elif state == recorded.FINISHED and not image.get("error"):
             rest.setdefault(LEFT, image)
             continue
         rest.setdefault(OF_STATE.get(state, UNKNOWN), image)

@@ -16,7 +16,7 @@ import unicodedata
 from typing import NamedTuple, Optional
 from urllib.parse import quote
 
-from .records import Record
+from .recorded import Record
 from .request import MAX_PROMPT
 from .task import clean
 

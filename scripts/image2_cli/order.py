@@ -11,7 +11,7 @@ import os
 from typing import NamedTuple, Optional
 
 from . import place as places
-from . import records
+from . import recorded, records
 from .clock import Interrupted
 from .errors import UNAVAILABLE, Image2Error
 from .pace import LONGEST_RETRY_AFTER_S, backoff
@@ -60,9 +60,9 @@ class Order:
     def charged(self) -> str:
         """What the order may have cost by now."""
         state = (self.record or {}).get("state")
-        if state in (records.SENDING, records.UNKNOWN):
+        if state in (recorded.SENDING, recorded.UNKNOWN):
             return "maybe"
-        return "yes" if state in (records.SUBMITTED, records.FINISHED) or self.task_id else "no"
+        return "yes" if state in (recorded.SUBMITTED, recorded.FINISHED) or self.task_id else "no"
 
     @property
     def is_saved(self) -> bool:
@@ -78,13 +78,13 @@ class Order:
         store, service = self.tools.store, self.tools.service
         mark = request.fingerprint(service, self.place.stem or "")  # without the folder: the records lie in it
         record = None if anew else store.to_continue(mark, service)
-        if record and record["state"] in (records.SENDING, records.UNKNOWN):
+        if record and record["state"] in (recorded.SENDING, recorded.UNKNOWN):
             self.record = record
             raise Image2Error("outcome_unknown", "The same order was sent %d minutes ago and may have been accepted; it is "
                               "not repeated. Tell the user; if they agree to a possible second charge, add --new."
                               % (record.age_s // 60))
         if record:
-            self.record, self.resumed = record, record["state"] == records.SUBMITTED
+            self.record, self.resumed = record, record["state"] == recorded.SUBMITTED
         else:
             self.begin(request, stem, mark)
 
@@ -120,19 +120,19 @@ class Order:
         clock = self.tools.clock
         body = json.dumps(request.payload(asynchronous)).encode("ascii")
         seconds = max(LEAST_SUBMIT_S, left)
-        self.note(must=True, sync=True, state=records.SENDING, sent_s=clock.wall(), overwrite=self.place.overwrite)
+        self.note(must=True, sync=True, state=recorded.SENDING, sent_s=clock.wall(), overwrite=self.place.overwrite)
         try:
             task = self.tools.api.submit(body, self.record["id"], min(SUBMIT_S, seconds) if asynchronous else seconds)
         except Image2Error as error:
-            self.note(state=records.NOT_SENT if error.charged == "no" else records.UNKNOWN, error=error.as_json())
+            self.note(state=recorded.NOT_SENT if error.charged == "no" else recorded.UNKNOWN, error=error.as_json())
             raise
         except Interrupted as signalled:
-            self.note(state=records.NOT_SENT if signalled.charged == "no" else records.UNKNOWN)
+            self.note(state=recorded.NOT_SENT if signalled.charged == "no" else recorded.UNKNOWN)
             raise
         self.task = task
         if any(image.data for image in task.images) and not task.id:
             self._keep_data(task)
-        self.note(sync=True, state=records.SUBMITTED, task_id=task.id, accepted_s=clock.wall(), error=None,
+        self.note(sync=True, state=recorded.SUBMITTED, task_id=task.id, accepted_s=clock.wall(), error=None,
                    status=task.status, images=[found(image) for image in task.images])
         self.tools.tell.submitted(task.id)
 
@@ -205,7 +205,7 @@ class Order:
         unsaved = [image for image in self.images if _code(image) == "not_saved"]
         failed = [image for image in self.images if _code(image) == "task_failed"]
         status = self.task.status or "completed"
-        self.note(state=records.SUBMITTED if unsaved else records.FINISHED, status=status, images=self.images,
+        self.note(state=recorded.SUBMITTED if unsaved else recorded.FINISHED, status=status, images=self.images,
                    error=None)
         if not unsaved:
             self.tools.store.drop_stash(self.record)
@@ -227,7 +227,7 @@ class Order:
             except OSError as error:
                 raise Image2Error("output_not_writable", "%s is not writable (%s). Choose another --out."
                                   % (self.place.folder, error.strerror or error), charged="yes") from None
-            self.note(state=records.SUBMITTED, task_id=self.task_id, accepted_s=None)
+            self.note(state=recorded.SUBMITTED, task_id=self.task_id, accepted_s=None)
 
     def _remember_images(self):
         """Resumed without a task id: the links, or the data kept from the answer, are all there is."""
@@ -254,7 +254,7 @@ class Order:
             self.tools.store.save(self.record, sync, **changes)
         except OSError as error:
             if must:
-                self.record["state"] = records.NOT_SENT
+                self.record["state"] = recorded.NOT_SENT
                 raise Image2Error("output_not_writable", "The record of the order cannot be written (%s); nothing was "
                                   "sent. Choose another --out." % (error.strerror or error)) from None
             warning = "The record could not be written (%s)." % (error.strerror or error)
@@ -264,7 +264,7 @@ class Order:
     def failure(self) -> Image2Error:
         """The error of a task that ended failed; its record is settled."""
         if self.record is not None:
-            self.note(state=records.FINISHED, status=self.task.status,
+            self.note(state=recorded.FINISHED, status=self.task.status,
                        error={"code": "task_failed", "message": self.task.error or ""})
         words = self.task.error or next((image.error for image in self.task.images if image.error), None)
         return Image2Error("task_failed", "The task ended %s. Tell the user why; the service does not document whether it "

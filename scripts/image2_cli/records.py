@@ -2,7 +2,7 @@
 
 `OUT/.image2/` holds one small JSON file an order, replaced atomically and synced: before the POST (the
 intent), right after it (the task id), and as pictures arrive. Touches only that folder; never the key, never
-the network. A record that is torn, foreign or unreadable is passed over, never an error.
+the network. What is no record is passed over.
 
 Two byte ranges of one lock file per order say who is at it; they end with the process, however it ends:
 `OWNER` is held by the run that ordered (a second identical command then makes its own pictures), `FILES` by
@@ -13,42 +13,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import threading
 import time
 import uuid
 
 from . import locks
-from .task import is_task_id
+from .recorded import BEFORE_A_TASK, FINISHED, NOT_SENT, SENDING, SUBMITTED, UNKNOWN, Record, read
 
 FOLDER = ".image2"
-MAX_RECORD = 8_000_000  # bytes; more than 64 images with the longest URLs and texts can take
 OWNER, FILES = 0, 1
-# States. NOT_SENT: provably not accepted (yet). SENDING: on its way, of unknown fate once its run is gone.
-# SUBMITTED: accepted, with pictures still to come or to save. FINISHED: nothing left to do.
-NOT_SENT, SENDING, UNKNOWN, SUBMITTED, FINISHED = "not_sent", "sending", "unknown", "submitted", "finished"
-BEFORE_A_TASK = (NOT_SENT, SENDING, UNKNOWN)
 # which of several records of one order the same command goes on with first
 TO_CONTINUE = {SUBMITTED: 1, SENDING: 2, UNKNOWN: 2, NOT_SENT: 3, FINISHED: 4}
 UNKNOWN_FOR_S = 15 * 60
 OLD_PART_S = 60.0  # writing a record takes milliseconds
 IN_USE = (5, 32)  # Windows: access denied, sharing violation
-
-
-class Record(dict):
-    """One order. `path` is its file. Fields: see `Store.create`."""
-
-    path = ""
-
-    @property
-    def age_s(self) -> float:
-        """Seconds since it was last sent, by the wall clock; never negative."""
-        return max(0.0, time.time() - (self.get("sent_s") or 0.0))
-
-    @property
-    def images(self) -> list:
-        """What is known of each image, in order."""
-        return self["images"]
 
 
 class Store:
@@ -112,7 +90,7 @@ class Store:
 
     def reload(self, record: Record):
         """Take over what another process wrote meanwhile."""
-        fresh = _read(record.path)
+        fresh = read(record.path)
         # a file that is behind is this run's own, of before the disk was full: it does not know the task
         if fresh is not None and (record["state"] in BEFORE_A_TASK or fresh["state"] not in BEFORE_A_TASK):
             record.clear()
@@ -144,7 +122,7 @@ class Store:
         for path in paths:
             if path.endswith(".part") and _is_old(path):
                 _unlink(path)  # of a run that was killed while it wrote
-        return [record for record in map(_read, paths) if record]
+        return [record for record in map(read, paths) if record]
 
     def of_task(self, task_id: str, service: str):
         """The record of a task of that service, or None."""
@@ -214,63 +192,6 @@ class Store:
         if not os.path.exists(ignore):
             with open(ignore, "w", encoding="ascii") as file:
                 file.write("*\n")
-
-
-def _read(path: str):
-    if not path.endswith(".json"):
-        return None
-    try:
-        if os.path.getsize(path) > MAX_RECORD or not os.path.isfile(path):
-            return None
-        with open(path, "rb") as file:
-            value = json.loads(file.read(MAX_RECORD).decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not _is_record(value):
-        return None
-    record = Record(value)
-    record.path = path
-    folder = os.path.dirname(os.path.dirname(path))
-    for image in record.images:
-        moved = os.path.join(folder, os.path.basename(image.get("path") or ""))
-        if image.get("path") and not os.path.exists(image["path"]) and os.path.exists(moved):
-            image["path"] = moved  # the whole folder was, with its pictures
-        for side in {"width", "height"} & set(image):
-            image[side] = image[side] if type(image[side]) is int else None  # an answer must be able to carry it
-    if record["state"] in (SENDING, UNKNOWN) and os.path.exists(path + ".data"):
-        record["state"] = SUBMITTED  # killed between keeping the pictures of the answer and saying so
-    return record
-
-
-def _is_record(value) -> bool:
-    """Is this what `create` and `save` write? A folder of somebody else's may hold anything under any name."""
-    if not isinstance(value, dict) or value.get("version") != 1:
-        return False
-    texts = [value.get(name) for name in ("service", "fingerprint", "stem")]
-    times = [value.get(name) for name in ("created_s", "sent_s", "accepted_s")]
-    images = value.get("images")
-    return (re.fullmatch(r"[0-9a-f-]{36}", str(value.get("id"))) is not None
-            and isinstance(value.get("state"), str) and value["state"] in TO_CONTINUE
-            and all(isinstance(text, str) for text in texts)
-            and not {"/", "\\", "\0"} & set(value["stem"])  # it becomes a file's name
-            and isinstance(value.get("request"), dict)
-            and (value.get("task_id") is None or is_task_id(value["task_id"]))
-            and isinstance(value.get("status"), (str, type(None)))
-            and all(time is None or _is_time(time) for time in times)
-            and isinstance(images, list) and all(map(_is_image, images)))
-
-
-def _is_image(value) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("error"), (dict, type(None))):
-        return False
-    if type(value.get("index")) is not int:
-        return False
-    return all(isinstance(value.get(name), (str, type(None))) for name in ("path", "url", "revised_prompt", "sha256"))
-
-
-def _is_time(value) -> bool:
-    # not a truth value, not NaN, and nothing that overflows
-    return type(value) in (int, float) and 0 <= value < 1e11
 
 
 def _is_old(path: str) -> bool:
