@@ -31,7 +31,8 @@ SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "image2.py"
 CANARY = "canary-0123-not-a-real-one"
 EXITS = {*range(11), 130, 143}
 # What Windows starts no useful process without: a Python without SYSTEMROOT has no sockets (WinError 10106).
-SYSTEM = ("SYSTEMROOT", "TEMP", "TMP", "LOCALAPPDATA", "PATHEXT", "COMSPEC")
+SYSTEM = ("SYSTEMROOT", "TEMP", "TMP", "LOCALAPPDATA", "PATHEXT", "COMSPEC") if os.name == "nt" else ()
+COVERAGE = "COVERAGE_PROCESS_CONFIG"  # what coverage's own start-up file looks for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +116,7 @@ def start(*argv, env: dict | None = None, cwd=None, stdin: Any = None, key: str 
           **popen) -> Started:
     """Begin a run. `stdin` is text, bytes or a file, otherwise empty; `popen` goes to Popen as it is."""
     own = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "IMAGE2_API_KEY": key, "IMAGE2_BASE_URL": base_url}
-    coverage = {name: os.environ.get(name) for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")}
-    wanted = {**own, **coverage, **(env or {})}
+    wanted = {**own, **(env or {})}
     environment = {name: str(value) for name, value in wanted.items() if value is not None}
     command = [str(part) for part in (python, *flags, script, *argv)]
     if not isinstance(stdin, (str, bytes)):
@@ -129,11 +129,10 @@ def start(*argv, env: dict | None = None, cwd=None, stdin: Any = None, key: str 
 
 
 def whole(env: dict) -> dict:
-    """An environment that has a HOME, with what this system needs besides."""
-    if os.name != "nt":
-        return env
-    system = {name: os.environ[name] for name in SYSTEM if name in os.environ}
-    return {**system, "USERPROFILE": env["HOME"], **env}
+    """An environment that has a HOME, with what this system, and a measurement of coverage, need besides."""
+    if os.name == "nt":
+        env = {"USERPROFILE": env["HOME"], **env}
+    return {**{name: os.environ[name] for name in (COVERAGE, *SYSTEM) if name in os.environ}, **env}
 
 
 def run(*argv, timeout: float = 60, **options) -> Run:

@@ -35,9 +35,13 @@ SAID = "first run: fetching requests and python-dotenv into"
 def _bare(folder: Path, pip: bool = True) -> Path:
     """An interpreter of its own without a package; `pip`: with the developer's pip in it, for ensurepip takes 3 s."""
     venv.create(folder, with_pip=False, symlinks=sys.platform == "darwin")  # a copy does not find its framework there
+    packages_folder = next(folder.glob("lib/*/site-packages"))
     if pip:
         pip_folder = Path(importlib.util.find_spec("pip").origin).parent
-        shutil.copytree(pip_folder, next(folder.glob("lib/*/site-packages")) / "pip")
+        shutil.copytree(pip_folder, packages_folder / "pip")
+    if running.COVERAGE in os.environ:  # these interpreters are to be counted too; coverage alone, no other package
+        (packages_folder / "coverage").symlink_to(Path(importlib.util.find_spec("coverage").origin).parent)
+        (packages_folder / "coverage.pth").write_text("import coverage; coverage.process_startup()\n")
     return folder / "bin" / "python"
 
 
