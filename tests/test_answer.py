@@ -115,7 +115,7 @@ def test_what_is_not_true_is_left_out_and_what_is_true_is_told_once():
 
 @pytest.mark.parametrize("code", CODES)
 def test_an_error_without_an_order_is_a_whole_answer_too(code):
-    told = answer.of_error(Image2Error(code, "words", http_status=500), "cmd")
+    told = answer.of_error(Image2Error(code, "words", http_status=500, remedy="cmd"))
     assert MEMBERS == list(told)
     assert (False, code, None, CODES[code][1], [], "cmd") == (
         told["ok"], told["status"], told["task_id"], told["charged"], told["images"], told["next"])

@@ -149,11 +149,10 @@ def _python(version: str) -> str:
 
 
 def _refused(done, *words):
-    """The message of a run that ended with missing_dependency and says all these words."""
+    """A run that ended with missing_dependency and a message that says all these words."""
     assert (2, "missing_dependency") == (done.exit, done.json["error"]["code"]), done
     message = done.json["error"]["message"]
     assert [] == [word for word in words if word not in message], message
-    return message
 
 
 # A private copy
@@ -298,22 +297,26 @@ def test_an_old_python_is_named_and_nothing_is_put_into_it(version, look, stocke
     (newer / "python3.14").write_text("#!/bin/sh\nexit 127\n")      # as a shim that stands for nothing
     (newer / "python3.14").chmod(0o755)
     (newer / "python3.13").symlink_to(sys.executable)
-    message = _refused(look(python=_python(version), env={**stocked, "PATH": newer}),
-                       f"this is Python {version}.", "3.10 or newer is needed")
-    assert message.endswith(f"python3.13 {running.SCRIPT} status t-1")
+    done = look(python=_python(version), env={**stocked, "PATH": newer})
+    _refused(done, f"this is Python {version}.", "3.10 or newer is needed")
+    assert f"python3.13 {running.SCRIPT} status t-1" == done.json["next"]
     assert not cache.exists()
 
 
-def test_no_install_forbids_everything(bare, look, stocked, cache):
-    _refused(look(python=bare, env={**stocked, "IMAGE2_NO_INSTALL": "1"}), "IMAGE2_NO_INSTALL", "pip install",
-             "missing here: requests, urllib3, python-dotenv", '"requests>=2.33.0,<3"', '"python-dotenv>=1.2.2,<2"')
+def test_no_install_forbids_everything_but_next(tmp_path, look, stocked, offline, cache):
+    bare = _bare(tmp_path / "venv")
+    done = look(python=bare, env={**stocked, "IMAGE2_NO_INSTALL": "1"})
+    _refused(done, "IMAGE2_NO_INSTALL", "missing here: requests, urllib3, python-dotenv", "then this command again")
     assert not cache.exists()
+    subprocess.run(["sh", "-c", done.json["next"]], env={**os.environ, **stocked}, check=True, capture_output=True)
+    assert 0 == look(python=bare, env={**offline, "IMAGE2_NO_INSTALL": "1"}).exit
 
 
 @needs_uv
 def test_no_install_forbids_uv_too_but_names_it(bare, look, stocked, tmp_path, beside_uv):
     done = look(python=bare, env={**stocked, "PATH": beside_uv, "IMAGE2_NO_INSTALL": "1"})
-    assert _refused(done).endswith(f"uv run {running.SCRIPT} status t-1")
+    _refused(done)
+    assert f"uv run {running.SCRIPT} status t-1" == done.json["next"]
     assert not (tmp_path / "uv").exists()
 
 
@@ -329,7 +332,8 @@ def test_an_older_requests_is_named(bare, look, offline, stocked, tmp_path):
 
 def test_without_a_network_the_answer_comes_at_once(bare, look, offline):
     done = look(python=bare, env=offline)
-    _refused(done, "the package index cannot be reached", "pip install")
+    _refused(done, "the package index cannot be reached")
+    assert "-m pip install" in done.json["next"]
     assert 10 > done.seconds
 
 
@@ -353,18 +357,42 @@ def test_a_cache_that_cannot_be_written_is_named(bare, look, stocked, cache):
     _refused(look(python=bare, env=stocked), str(cache.parent), "Not a directory")
 
 
+@pytest.fixture
+def debian(tmp_path):
+    """The same interpreter as Debian installs it; `without`: what is not in its library."""
+    def build(*without):
+        library = f"lib/python3.{sys.version_info.minor}"
+        (tmp_path / "debian" / library).mkdir(parents=True)
+        (tmp_path / "debian" / "bin").mkdir()
+        for entry in Path(sys.base_prefix, library).iterdir():
+            if entry.name not in ("site-packages", *without):
+                (tmp_path / "debian" / library / entry.name).symlink_to(entry)
+        (tmp_path / "debian" / library / "EXTERNALLY-MANAGED").touch()
+        shutil.copytree(Path(importlib.util.find_spec("pip").origin).parent, tmp_path / "debian" / library / "pip")
+        python = tmp_path / "debian" / "bin" / "python3"
+        return shutil.copy(os.path.realpath(sys.executable), python)
+
+    return build
+
+
 @needs_linux
-def test_without_pip_and_venv_the_system_package_is_named(tmp_path, look, stocked):
-    """As Debian is without python3-venv: the same interpreter, its library without ensurepip."""
-    library = f"lib/python3.{sys.version_info.minor}"
-    (tmp_path / "debian" / library).mkdir(parents=True)
-    (tmp_path / "debian" / "bin").mkdir()
-    for entry in Path(sys.base_prefix, library).iterdir():
-        if entry.name not in ("ensurepip", "site-packages"):
-            (tmp_path / "debian" / library / entry.name).symlink_to(entry)
-    python = tmp_path / "debian" / "bin" / "python3"
-    shutil.copy(os.path.realpath(sys.executable), python)
-    _refused(look(python=python, env=stocked), "no pip, and no venv", "apt install python3-pip")
+def test_without_pip_and_venv_the_system_package_is_named(tmp_path, look, stocked, debian):
+    python = debian("ensurepip")
+    shutil.rmtree(python.parent.parent / f"lib/python3.{sys.version_info.minor}/pip")
+    done = look(python=python, env=stocked)
+    _refused(done, "no pip, and no venv", "apt install python3-pip")
+    assert done.json["next"] is None
+
+
+@needs_linux
+def test_next_leaves_the_packages_of_the_system_alone(service, look, stocked, debian):
+    """PEP 668: its pip refuses, so the command makes a venv of the user's own and goes on there."""
+    done = look(python=debian(), env={**stocked, "IMAGE2_NO_INSTALL": "1"})
+    _refused(done, "Run `next`")
+    env = {**stocked, "PATH": f"{os.path.dirname(sys.executable)}:{SYSTEM_PATH}", "IMAGE2_API_KEY": running.CANARY,
+           "IMAGE2_BASE_URL": service.base_url}
+    again = subprocess.run(["sh", "-c", done.json["next"]], env=env, capture_output=True)
+    assert (0, 1) == (again.returncode, len(service.polls)), again
 
 
 # What every run pays, and what it says

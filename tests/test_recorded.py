@@ -111,9 +111,9 @@ def test_a_side_of_a_picture_that_is_no_number_is_not_known(read, width):
     assert [{"index": 0, "width": None, "height": 64}] == read(images=[{"index": 0, "width": width, "height": 64}]).images
 
 
-@pytest.mark.parametrize(("ago", "age"), [(100, 100), (-3600, 0)])
-def test_an_order_is_as_old_as_its_last_sending_and_never_of_the_future(ago, age):
-    assert age == pytest.approx(Record(sent_s=time.time() - ago, created_s=0).age_s, abs=5)
+def test_an_order_is_as_old_as_its_last_sending_and_never_of_the_future():
+    assert 100 == pytest.approx(Record(sent_s=time.time() - 100, created_s=0).age_s, abs=5)
+    assert 0 == Record(sent_s=time.time() + 3600).age_s
 
 
 @pytest.mark.parametrize("sent", [None, 0])

@@ -42,10 +42,10 @@ def of_order(order, error=None, status=None, next_command=None, stand_in=False) 
     return answer
 
 
-def of_error(error: Image2Error, next_command=None) -> dict:
+def of_error(error: Image2Error) -> dict:
     """The answer where there is no order to speak of."""
     return {"ok": False, "status": error.code, "task_id": None, "charged": error.charged, "images": [],
-            "error": error.as_json(), "next": next_command}
+            "error": error.as_json(), "next": error.remedy}
 
 
 def plain(status: str, **more) -> dict:

@@ -45,11 +45,12 @@ class Image2Error(Exception):
 
     `code` is a key of `CODES`. `message` is ours and says what was wrong, what is allowed, what to do.
     `http_status`, `retry_after_s` (seconds) and `server_message` (cleaned text, data) where known.
-    `charged` replaces the code's own word where the place that raises knows better.
+    `charged` replaces the code's own word where the place that raises knows better. `remedy` is a command that
+    mends it, where there is one and no order to go on with.
     """
 
     def __init__(self, code, message, *, charged=None, http_status=None, retry_after_s=None,
-                 server_message=None):
+                 server_message=None, remedy=None):
         super().__init__(message)
         self.exit_status, default, self.retryable = CODES[code]
         self.code = code
@@ -58,6 +59,7 @@ class Image2Error(Exception):
         self.http_status = http_status
         self.retry_after_s = retry_after_s
         self.server_message = server_message
+        self.remedy = remedy
 
     def as_json(self) -> dict:
         """The `error` object of the answer; what is not known is left out."""

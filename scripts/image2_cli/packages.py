@@ -118,8 +118,8 @@ def ensure(script: str, argv: list, clock, say=None) -> None:
             facts.append(failure or f"what was fetched into {private} cannot be imported")
         if here.sandbox:
             facts.append("%s's sandbox may forbid it: allow this command the network and that folder" % here.sandbox[0])
-    remedy = _newer_python(script, argv, clock, here) if too_old else _by_hand(script, argv, here)
-    raise Image2Error("missing_dependency", f"{'; '.join(facts)}. To mend it: {remedy}")
+    todo, remedy = _newer_python(script, argv, clock, here) if too_old else _by_hand(script, argv, here)
+    raise Image2Error("missing_dependency", f"{'; '.join(facts)}. {todo}.", remedy=remedy)
 
 
 def launcher() -> list:
@@ -168,32 +168,33 @@ def _use(folder: str, script: str) -> bool:
     return False
 
 
-def _newer_python(script: str, argv: list, clock, here: SimpleNamespace) -> str:
-    """The same command with a Python that is new enough, if there is one."""
+def _newer_python(script: str, argv: list, clock, here: SimpleNamespace) -> tuple:
+    """What to do, and the same command with a Python that is new enough, if there is one."""
     from .fetching import works
 
     for python in [f"python3.{minor}" for minor in range(14, 9, -1)]:
         if shutil.which(python) and works(shutil.which(python), clock, here):
-            return shlex.join([python, script, *argv])
+            return "Run `next`", shlex.join([python, script, *argv])
     if here.uv and here.forbidden:
-        return shlex.join(["uv", "run", script, *argv])
-    return f"run it with Python 3.10 or newer, or install uv ({UV_SITE})"
+        return "Run `next`", shlex.join(["uv", "run", script, *argv])
+    return f"Run it with Python 3.10 or newer, or install uv ({UV_SITE})", None
 
 
-def _by_hand(script: str, argv: list, here: SimpleNamespace) -> str:
-    """The command that brings the packages, with all the time that pip and uv want for it."""
+def _by_hand(script: str, argv: list, here: SimpleNamespace) -> tuple:
+    """What to do, and the command that brings the packages, with all the time that pip and uv want for it."""
     from importlib.util import find_spec
     from sysconfig import get_path
 
     if here.uv and here.forbidden:
-        return shlex.join(["uv", "run", script, *argv])
+        return "Run `next`", shlex.join(["uv", "run", script, *argv])
     if not find_spec("pip"):
-        return f"install pip for this Python (Debian: apt install python3-pip) or uv ({UV_SITE})"
+        return f"Install pip for this Python (Debian: apt install python3-pip) or uv ({UV_SITE})", None
     install = "-m pip install " + " ".join(f'"{requirement}"' for requirement in requirements(script))
     if sys.prefix == sys.base_prefix and os.path.exists(os.path.join(get_path("stdlib"), "EXTERNALLY-MANAGED")):
-        venv = "~/.image2-venv"             # PEP 668: pip would refuse the system's Python
-        return f"python3 -m venv {venv} && {venv}/bin/python {install}; start the script with that Python"
-    return f"{shlex.join(launcher())} {install}"
+        python = "~/.image2-venv/bin/python"  # PEP 668: pip would refuse the system's Python
+        again = shlex.join([script, *argv])
+        return "Run `next`", f"python3 -m venv ~/.image2-venv && {python} {install} && {python} {again}"
+    return "Run `next`, then this command again", f"{shlex.join(launcher())} {install}"
 
 
 def _say(line: str) -> None:
