@@ -65,7 +65,7 @@ WRONG = {
     "id": [None, 5, "", "../../../etc/passwd-0123456789abcdefg", "x" * 36, [], "0" * 35, "0" * 37],
     "state": [None, 5, "odd", [], {}], "service": [None, 5, []], "fingerprint": [None, 5],
     "stem": [None, 5, "../x", "a/b", "/etc/cron.d/x", "a\\b", "a\0b"], "request": [None, [], "text"],
-    "task_id": [5, "", "..", "a/b", "a b", [], "x" * 129], "status": [5, [], {}],
+    "task_id": [5, "", "..", "a/b", "a b", [], "x" * 129], "status": [5, [], {}], "suffix": [5, []],
     "created_s": ["now", True, -1, float("nan"), float("inf"), 10**400, 10**11],
     "sent_s": ["now", [], float("nan"), 10**400],
     "accepted_s": ["now", float("inf"), {}], "version": [None, 0, 2, "1"],

@@ -93,8 +93,7 @@ class Order:
         if self.record is not None:
             return
         try:
-            self.record = self.tools.store.create(mark, self.tools.service, request.described(), stem,
-                                                   self.place.overwrite)
+            self.record = self.tools.store.create(mark, self.tools.service, request.described(), stem)
         except OSError as error:
             raise Image2Error("output_not_writable", "The record of the order cannot be written below %s (%s); nothing "
                               "was sent. Choose another --out." % (self.place.folder, error.strerror or error)) from None
@@ -120,7 +119,8 @@ class Order:
         clock = self.tools.clock
         body = json.dumps(request.payload(asynchronous)).encode("ascii")
         seconds = max(LEAST_SUBMIT_S, left)
-        self.note(must=True, sync=True, state=recorded.SENDING, sent_s=clock.wall(), overwrite=self.place.overwrite)
+        self.note(must=True, sync=True, state=recorded.SENDING, sent_s=clock.wall(), overwrite=self.place.overwrite,
+                  suffix=self.place.suffix)
         try:
             task = self.tools.api.submit(body, self.record["id"], min(SUBMIT_S, seconds) if asynchronous else seconds)
         except Image2Error as error:
@@ -213,8 +213,8 @@ class Order:
         short = asked - len(self.images) if isinstance(asked, int) and asked > len(self.images) else 0
         total = len(self.images) + short
         if unsaved:
-            raise Image2Error("not_saved", "%d of %d images are paid for but not saved: %s. Saving again is free."
-                              % (len(unsaved), total, unsaved[0]["error"]["message"]))
+            raise Image2Error("not_saved", "%d of %d images are paid for but not saved; `images` has the reasons. Run "
+                              "`next`: it is free." % (len(unsaved), total))
         if failed or short:
             raise Image2Error("some_failed", "%d of %d images did not come%s." % (
                 len(failed) + short, total, ": " + failed[0]["error"]["message"] if failed else ""))

@@ -77,7 +77,7 @@ def _is_record(value) -> bool:
             and not {"/", "\\", "\0"} & set(value["stem"])  # it becomes a file's name
             and isinstance(value.get("request"), dict)
             and (value.get("task_id") is None or is_task_id(value["task_id"]))
-            and isinstance(value.get("status"), (str, type(None)))
+            and all(isinstance(value.get(name), (str, type(None))) for name in ("status", "suffix"))
             and all(time is None or _is_time(time) for time in times)
             and isinstance(images, list) and all(map(_is_image, images)))
 

@@ -39,13 +39,13 @@ class Store:
         self._locking = threading.Lock()  # on Windows a lock is two calls on the one descriptor: seek, then lock
         self._claimed = {}  # path -> the order of this run whose picture has that name
 
-    def create(self, fingerprint: str, service: str, request: dict, stem: str, overwrite: bool = False) -> Record:
+    def create(self, fingerprint: str, service: str, request: dict, stem: str) -> Record:
         """A new order of state NOT_SENT, on disk and synced when this returns, owned by this process."""
         self._prepare()
         now = time.time()
         record = Record(version=1, id=str(uuid.uuid4()), created_s=round(now, 3), sent_s=round(now, 3),
                         state=NOT_SENT, service=service, fingerprint=fingerprint, request=request, stem=stem,
-                        overwrite=overwrite, task_id=None, accepted_s=None, status=None, images=[], error=None)
+                        overwrite=False, suffix=None, task_id=None, accepted_s=None, status=None, images=[], error=None)
         record.path = os.path.join(self.folder, "%s-%s.json" % (
             time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)), record["id"][:8]))
         self.lock(record["id"], OWNER)

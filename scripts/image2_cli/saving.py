@@ -18,8 +18,9 @@ AT_ONCE = 4  # downloads
 def save_missing(order, deadline: float):
     """Save every picture of the order's task that does not stand on disk yet; `order.images` says what became of each."""
     clock = order.tools.clock
-    if order.record.get("overwrite") is True:  # said to the command that ordered
-        order.place = order.place._replace(overwrite=True)
+    ordered = order.record  # what was said to the command that ordered
+    order.place = order.place._replace(overwrite=order.place.overwrite or ordered.get("overwrite") is True,
+                                       suffix=order.place.suffix or ordered.get("suffix"))
     before = {image.get("index"): image for image in order.record.images}
     for old in download.leftovers(order.place.folder, order.record["id"]) if order.resumed else ():
         download.remove(old)
