@@ -7,6 +7,7 @@ down is asked with a single order at a time.
 
 from __future__ import annotations
 
+import math
 import random
 
 LONGEST_RETRY_AFTER_S = 60.0
@@ -15,7 +16,7 @@ HOPELESS_TRIES = 3  # with a service that cannot be reached and never was
 
 def backoff(tries: int) -> float:
     """Seconds to wait after the `tries`-th failure (from 0) before the next try; spread, so that many do not meet."""
-    return min(8.0, 0.5 * 2 ** min(tries, 5)) * random.uniform(0.75, 1.0)
+    return 0.5 * 2 ** min(tries, 4) * random.uniform(0.75, 1.0)
 
 
 class Pace:
@@ -30,11 +31,9 @@ class Pace:
         self.refusal, self.gives_up = None, False
         self._deadline = deadline
         self._limit = None  # the most tasks in flight that the service takes, None while it takes all
-        self._streak = 0  # acceptances since the last refusal
+        self._streak = None  # acceptances since the last refusal or raised limit, counted once there is a limit
         self._refusals = 0  # since the last acceptance
-        self._refused_at = 0.0
-        self._not_before = 0.0
-        self._asked_until = 0.0  # what Retry-After said
+        self._refused_at = self._not_before = self._asked_until = -math.inf  # the last: what Retry-After said
         self._is_reached = False
 
     def next_at(self, now: float):
@@ -46,17 +45,15 @@ class Pace:
     def accepted(self):
         """An order was taken."""
         self.running += 1
-        self._streak, self._refusals, self._is_reached = self._streak + 1, 0, True
-        self.refusal = None
+        self.refusal, self._refusals, self._is_reached = None, 0, True
         if self._limit is not None:
-            self._limit = max(self._limit, self.running)
+            self._limit, self._streak = max(self._limit, self.running), self._streak + 1
             if self._streak >= 2 * self._limit:
                 self._limit, self._streak = self._limit + 1, 0
 
     def refused(self, error, began: float, now: float):
         """An order that was sent at `began` was provably not taken, and may be sent again later."""
-        self.refusal = error
-        self._streak = 0
+        self.refusal, self._streak = error, 0
         self._refusals += began >= self._refused_at  # those sent together are one refusal
         self._refused_at = now
         if error.code == "rate_limited":
