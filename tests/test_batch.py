@@ -875,7 +875,7 @@ def test_a_batch_out_of_a_pipe_can_be_gone_on_with(start, service, project, tmp_
     os.close(source)
     assert 8 == done.exit
     service.on_poll(completed())
-    again = run_next(done.json, service, tmp_path)
+    again = run_next({"next": done.json["next"] + " --timeout 20"}, service, tmp_path)  # of which 1 s is a part
     assert (0, {"a cat": 1, "a dog": 1}) == (again.exit, charges(service))
 
 

@@ -256,6 +256,14 @@ def test_where_uv_is_the_run_goes_on_in_its_interpreter(bare, look, stocked, cac
     assert not cache.exists()
 
 
+def test_what_uv_is_asked_is_answered_with_an_interpreter_or_with_what_it_lacks(bare, look):
+    """A uv that is configured oddly may name an interpreter without the packages."""
+    asked = {"IMAGE2_UV": "ask"}
+    assert (0, sys.executable + "\n") == (look(env=asked).exit, look(env=asked).stdout)
+    lacking = look(python=bare, env=asked)
+    assert (1, "", "missing here: requests, urllib3, python-dotenv\n") == (lacking.exit, lacking.stdout, lacking.stderr)
+
+
 @needs_uv
 def test_where_uv_fails_a_private_copy_is_made(bare, look, stocked, cache, beside_uv):
     done = look(python=bare, env={**stocked, "PATH": beside_uv, "UV_CACHE_DIR": "/proc/nowhere"})

@@ -408,16 +408,18 @@ def test_only_this_machine_can_ask(sandbox):
 
 
 def test_orders_and_images_are_counted_exactly_from_many_threads():
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
+    interval, begin = sys.getswitchinterval(), threading.Event()
     try:
         with Sandbox() as sandbox:
             def work():
+                begin.wait()
                 for _ in range(2000):
                     sandbox.accept("a cat", 64, 64, 3)
             threads = [threading.Thread(target=work) for _ in range(8)]
             for thread in threads:
                 thread.start()
+            sys.setswitchinterval(1e-6)
+            begin.set()
             for thread in threads:
                 thread.join()
             assert {"orders": 16000, "images": 48000} == json.loads(ask(sandbox, "GET", "/sandbox", headers={})[2])
