@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -95,6 +96,44 @@ def test_what_is_saved_is_what_the_next_run_reads(store, tmp_path):
     assert (dict(record), record.path) == (dict(again), again.path)
 
 
+@pytest.fixture
+def synced(monkeypatch):
+    """The names of what was synced, by the real thing, in order; one that is in `refused` cannot be."""
+    names, refused, real = [], set(), os.fsync
+
+    def fsync(descriptor):
+        names.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "record")
+        if names[-1] in refused:
+            raise OSError(22, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return names, refused
+
+
+@needs_posix
+def test_the_intent_outlives_a_loss_of_power_and_a_note_costs_no_sync(store, synced):
+    record = store.create("f", SERVICE, {}, "")
+    assert ["record", "folder"] == synced[0]
+    store.save(record, False, state=SENDING)
+    store.stash(record, [B64])
+    assert ["record", "folder"] * 2 == synced[0]  # the stash is all there is of a picture
+
+
+@needs_posix
+def test_a_file_system_that_cannot_sync_a_folder_keeps_the_record(store, synced, tmp_path):
+    synced[1].add("folder")
+    store.create("f", SERVICE, {}, "")
+    assert [NOT_SENT] == [record["state"] for record in records_in(tmp_path)]
+
+
+def test_the_name_of_a_record_tells_when_it_was_ordered(store):
+    record = store.create("f", SERVICE, {}, "")
+    began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(record["created_s"]))
+    assert f"{began}-{record['id'][:8]}.json" == os.path.basename(record.path)
+    assert record["created_s"] == record["sent_s"] == pytest.approx(time.time(), abs=5)
+
+
 def test_a_record_takes_over_what_another_run_wrote(store, tmp_path):
     record = made(store)
     (other,) = Store(str(tmp_path)).all()
@@ -131,6 +170,14 @@ def test_the_part_of_a_killed_save_is_swept_when_nobody_can_be_at_it(store, tmp_
     os.utime(old, (time.time() - 120,) * 2)
     assert 1 == len(store.all())
     assert (False, True) == (old.exists(), new.exists())
+
+
+@needs_posix
+def test_a_part_that_went_away_as_it_was_looked_at_is_no_trouble(store, tmp_path):
+    made(store)
+    (tmp_path / ".image2" / "gone.part").symlink_to("nowhere")
+    assert 1 == len(store.all())
+    assert (tmp_path / ".image2" / "gone.part").is_symlink()
 
 
 def test_the_pictures_of_an_answer_are_kept_until_they_are_dropped(store):
@@ -224,12 +271,20 @@ def test_records_come_oldest_first(store):
 # --- locks ------------------------------------------------------------------------------------------------
 
 
+def test_an_order_may_replace_its_own_picture_and_none_that_another_of_its_run_was_paid_for(store):
+    assert [True, True, False, False] == [store.claim("cat.png", name) for name in "bbac"]
+    assert store.claim("another.png", "a")
+
+
 def test_what_a_living_process_owns_is_not_gone_on_with_and_what_a_dead_one_owned_is(store, tmp_path):
     code = "record = store.create('f', %r, {}, ''); print(record['id'], flush=True); sys.stdin.read()" % SERVICE
     owner = _process(tmp_path, code)
     name = owner.stdout.readline().strip()
     assert (None, False) == (continued(store), store.lock(name, OWNER))
     assert store.lock(name, FILES)  # the other lock is another one
+    free = made(store)
+    assert free["id"] == continued(store)["id"]
+    store.save(free, False, state=FINISHED)
     owner.kill()
     owner.communicate(timeout=5)
     assert name == continued(store)["id"]
@@ -292,21 +347,25 @@ def test_many_threads_share_one_file_of_locks(tmp_path, monkeypatch):
     assert 1 == len(opened)
 
 
-@pytest.mark.parametrize("number", [5, 32])
-def test_a_record_that_somebody_looks_at_is_written_a_moment_later(store, tmp_path, monkeypatch, number):
+@pytest.mark.parametrize(("number", "busy", "task_id"), [(5, 6, "task-1"), (32, 7, None)])
+def test_a_record_that_somebody_looks_at_is_written_a_moment_later(store, tmp_path, monkeypatch, number, busy,
+                                                                      task_id):
     """Windows refuses to replace a file that is open; a task id must not be lost to a virus scanner."""
     record, refusals, real = made(store), [], os.replace
 
     def replace(part, path):
-        if len(refusals) < 3:
+        if len(refusals) < busy:
             refusals.append(PermissionError(13, "in use"))
             refusals[-1].winerror = number
             raise refusals[-1]
         real(part, path)
 
     monkeypatch.setattr(os, "replace", replace)
-    store.save(record, False, state=SUBMITTED, task_id="task-1")
-    assert (3, "task-1") == (len(refusals), records_in(tmp_path)[0]["task_id"])
+    began = time.monotonic()
+    with contextlib.nullcontext() if task_id else pytest.raises(PermissionError):
+        store.save(record, False, task_id="task-1")
+    assert (busy, task_id) == (len(refusals), records_in(tmp_path)[0]["task_id"])
+    assert 0.5 < time.monotonic() - began < 1.6
 
 
 def test_a_folder_that_forbids_writing_is_not_tried_again(store, monkeypatch):

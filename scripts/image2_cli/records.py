@@ -18,12 +18,12 @@ import time
 import uuid
 
 from . import locks
-from .recorded import BEFORE_A_TASK, FINISHED, NOT_SENT, SENDING, SUBMITTED, UNKNOWN, Record, read
+from .recorded import BEFORE_A_TASK, NOT_SENT, SENDING, SUBMITTED, UNKNOWN, Record, read
 
 FOLDER = ".image2"
 OWNER, FILES = 0, 1
-# which of several records of one order the same command goes on with first
-TO_CONTINUE = {SUBMITTED: 1, SENDING: 2, UNKNOWN: 2, NOT_SENT: 3, FINISHED: 4}
+# what the same command goes on with, where there are several the first of these; FINISHED is nothing to go on with
+TO_CONTINUE = (SUBMITTED, SENDING, UNKNOWN, NOT_SENT)
 UNKNOWN_FOR_S = 15 * 60
 OLD_PART_S = 60.0  # writing a record takes milliseconds
 IN_USE = (5, 32)  # Windows: access denied, sharing violation
@@ -43,7 +43,7 @@ class Store:
         """A new order of state NOT_SENT, on disk and synced when this returns, owned by this process."""
         self._prepare()
         now = time.time()
-        record = Record(version=1, id=str(uuid.uuid4()), created_s=round(now, 3), sent_s=round(now, 3),
+        record = Record(version=1, id=str(uuid.uuid4()), created_s=now, sent_s=now,
                         state=NOT_SENT, service=service, fingerprint=fingerprint, request=request, stem=stem,
                         overwrite=False, suffix=None, task_id=None, accepted_s=None, status=None, images=[], error=None)
         record.path = os.path.join(self.folder, "%s-%s.json" % (
@@ -61,7 +61,7 @@ class Store:
         self._replace(record.path, json.dumps(record, ensure_ascii=True, indent=1), sync)
 
     def _replace(self, path: str, text: str, sync: bool):
-        part = "%s.%s.part" % (path, uuid.uuid4().hex[:8])
+        part = "%s.%s.part" % (path, uuid.uuid4().hex)
         try:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
@@ -139,9 +139,10 @@ class Store:
         Unfinished, or of unknown fate for less than 15 minutes, and of no living owner. What is accepted goes
         before what may be, and that before what is not: sending again is the last thing to do.
         """
-        same = [record for record in self.all() if (record["fingerprint"], record["service"]) == (fingerprint, service)]
-        for record in sorted(same, key=lambda record: TO_CONTINUE[record["state"]]):
-            if not self._is_open(record) or not self.lock(record["id"], OWNER):
+        same = [record for record in self.all()
+                if (record["fingerprint"], record["service"]) == (fingerprint, service) and self._is_open(record)]
+        for record in sorted(same, key=lambda record: TO_CONTINUE.index(record["state"])):
+            if not self.lock(record["id"], OWNER):
                 continue
             self.reload(record)
             if self._is_open(record):
@@ -151,8 +152,8 @@ class Store:
 
     @staticmethod
     def _is_open(record: Record) -> bool:
-        state = record["state"]
-        return state in (SUBMITTED, NOT_SENT) or (state in (SENDING, UNKNOWN) and record.age_s < UNKNOWN_FOR_S)
+        return record["state"] in TO_CONTINUE and (
+            record["state"] not in (SENDING, UNKNOWN) or record.age_s < UNKNOWN_FOR_S)
 
     def lock(self, name: str, which: int) -> bool:
         """Take one of the two locks of an order (by its id) without waiting; False where a living process holds it."""
@@ -203,14 +204,14 @@ def _is_old(path: str) -> bool:
 
 def _rename(part: str, path: str):
     # Windows refuses while somebody looks at the old file, a virus scanner or another run of ours; that is soon over.
-    for pause_s in (0.01, 0.02, 0.04, 0.08, 0.16, 0.32):
+    for attempt in range(6):
         try:
             os.replace(part, path)
             return
         except PermissionError as error:
             if getattr(error, "winerror", None) not in IN_USE:
                 raise
-            time.sleep(pause_s)
+            time.sleep(0.01 * 2 ** attempt)
     os.replace(part, path)
 
 
