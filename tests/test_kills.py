@@ -212,7 +212,7 @@ def test_a_kill_between_the_name_and_the_end_of_the_part_leaves_one_file(service
     kill(between_downloads(service, start, project))
     heal(service)
     identity = records_in(project / "out")[0]["id"]
-    os.link(project / "out" / "a-cat.png", project / "out" / f".image2-{identity[:8]}-0badcafe.part")
+    os.link(project / "out" / "a-cat.png", project / "out" / f".image2-{identity}-0badcafe.part")
     files = len(service.files)
     assert 0 == run("wait", *QUICK).exit
     assert (files + 1, TWO) == (len(service.files), pictures_in(project / "out"))

@@ -58,7 +58,7 @@ def make_parts(folder: str, order_id: str, count: int) -> list:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         for _ in range(count):
-            path = os.path.join(folder, ".image2-%s-%s.part" % (order_id[:8], uuid.uuid4().hex[:8]))
+            path = os.path.join(folder, ".image2-%s-%s.part" % (order_id, uuid.uuid4().hex))
             os.close(os.open(path, flags, 0o666))
             parts.append(path)
     except OSError as error:
@@ -70,7 +70,7 @@ def make_parts(folder: str, order_id: str, count: int) -> list:
 
 def leftovers(folder: str, order_id: str) -> list:
     """The temporary files that a killed run of this order left."""
-    start = ".image2-%s-" % order_id[:8]
+    start = ".image2-%s-" % order_id
     try:
         return [os.path.join(folder, name) for name in os.listdir(folder)
                 if name.startswith(start) and name.endswith(".part")]
