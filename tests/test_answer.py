@@ -129,7 +129,7 @@ def test_a_verb_that_makes_nothing_says_what_it_found():
             "checks": [1]} == told
 
 
-# --- its text ------------------------------------------------------------------------------------------
+# --- its text
 
 
 def test_the_text_is_one_line_readable_in_any_script():
@@ -181,7 +181,7 @@ def test_any_answer_is_one_line_of_utf8_json(value):
     assert 1 == line.count(b"\n") and isinstance(json.loads(line.decode("utf-8")), dict)
 
 
-# --- what it costs -------------------------------------------------------------------------------------
+# --- what it costs
 
 
 def tokens(told, *apart) -> float:
@@ -196,7 +196,7 @@ def test_an_answer_keeps_to_its_budget():
     assert tokens(four, *[saved(i)["path"] for i in range(4)]) <= 250
 
 
-# --- a command that runs as it stands ------------------------------------------------------------------
+# --- a command that runs as it stands
 
 
 @needs_posix

@@ -37,7 +37,7 @@ def ids(request) -> str:
     return "batch-3f2b8c1a-5f0e-4d5c-9a77-0c1d2e3f4a5b"
 
 
-# --- budgets --------------------------------------------------------------------------------------------------------
+# --- budgets
 
 @pytest.mark.parametrize("n, budget", [(1, 130), (4, 250)])
 def test_images_are_told_within_their_budget(run, service, project, n, budget):
@@ -87,7 +87,7 @@ def test_a_mistake_is_told_within_the_budget_of_an_error(run, project, argv, opt
     assert tokens(done, project) <= 110, done.stdout
 
 
-# --- every exit status ----------------------------------------------------------------------------------------------
+# --- every exit status
 
 def _internal(run, service, tmp_path):
     broken = tmp_path / "broken" / "scripts"
@@ -181,7 +181,7 @@ def test_the_table_of_exit_statuses_is_complete():
     assert {*WAYS, 130, 143} == {0, *(code[0] for code in errors.CODES.values())}
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
+# --- mistakes
 
 def test_every_mistake_of_an_order_is_named_at_once(run, service, project):
     (project / "note.txt").write_text("no picture")
@@ -251,7 +251,7 @@ def test_set_takes_json_or_text(run, pair, value):
     assert value == done.json["request"]["body"]["a"]
 
 
-# --- prompts and stdin --------------------------------------------------------------------------------------------------
+# --- prompts and stdin
 
 @pytest.mark.parametrize("text", ["a cat", "a cat\n", "\ufeffa cat", "ein Kätzchen 🐈\nin zwei Zeilen"],
                          ids=["plain", "a line", "byte-order mark", "lines"])
@@ -268,7 +268,7 @@ def test_a_prompt_from_stdin_that_is_none_is_a_mistake(run, service, project, st
     assert (2, []) == (done.exit, service.requests)
 
 
-# --- what surrounds the process ----------------------------------------------------------------------------------------
+# --- what surrounds the process
 
 @needs_posix
 @pytest.mark.parametrize("argv", [("generate", "a cat", *FAST), ("--help",), ("generate",)],
@@ -386,7 +386,7 @@ def test_check_costs_nothing_and_tells_what_to_do(run, service, project):
     assert [] == service.posts
 
 
-# --- reference files ----------------------------------------------------------------------------------------------------
+# --- reference files
 
 SECRET = b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAAB\n"
 

@@ -127,7 +127,7 @@ def tokens(answer: dict) -> float:
     return (len(text) - sum(len(word) for word in words if word.count("/") + word.count("\\\\") > 1)) / 4
 
 
-# --- input --------------------------------------------------------------------------------------------------------
+# --- input
 
 
 def test_a_wrong_line_stops_all_of_them(batch, write, service, project):
@@ -189,7 +189,7 @@ def test_stdin_is_a_file_too(batch, service, text):
     assert {"a cat": 1, "a dog": 1} == charges(service)
 
 
-# --- spending -----------------------------------------------------------------------------------------------------
+# --- spending
 
 
 def test_a_batch_of_too_many_images_is_refused_with_the_sum(batch, write, service):
@@ -221,7 +221,7 @@ def test_a_dry_run_shows_the_first_requests_and_sends_nothing(batch, write, serv
     assert (0, False) == (service.connections, (project / "out").exists())
 
 
-# --- flow ---------------------------------------------------------------------------------------------------------
+# --- flow
 
 
 def test_all_orders_are_made_and_told_in_input_order(batch, write, service, project):
@@ -365,7 +365,7 @@ def test_a_key_that_is_rejected_by_a_poll_stops_all_further_orders_too(batch, wr
     assert (0, 10) == (batch()[0], service.orders)
 
 
-# --- what becomes of a line ---------------------------------------------------------------------------------------
+# --- what becomes of a line
 
 
 def test_each_line_ends_as_its_own_order_and_failed_ones_are_not_repeated(batch, write, service):
@@ -480,7 +480,7 @@ def test_a_picture_of_another_size_is_warned_of(batch, write, service):
         exit_status, answer["warnings"])
 
 
-# --- again is free ------------------------------------------------------------------------------------------------
+# --- again is free
 
 
 def test_the_second_run_asks_the_service_nothing(batch, write, service):
@@ -582,7 +582,7 @@ def test_two_batches_of_one_file_at_once_pay_each_line_once(batch, write, start,
     assert 16 == len(list((project / "image2-output").glob("*.png")))
 
 
-# --- the time is up -----------------------------------------------------------------------------------------------
+# --- the time is up
 
 
 def through_the_shell(command: str, folder):
@@ -653,7 +653,7 @@ def test_orders_without_an_answer_are_unknown_when_the_time_is_up(batch, write, 
     assert (9, 3) == (batch()[0], len(service.posts))
 
 
-# --- signals ------------------------------------------------------------------------------------------------------
+# --- signals
 
 
 @needs_signals
@@ -697,7 +697,7 @@ def test_a_signal_while_orders_are_on_their_way_is_honest_about_them(write, star
         one["error"]["code"] for one in results(answer))
 
 
-# --- the answer ---------------------------------------------------------------------------------------------------
+# --- the answer
 
 
 @pytest.mark.parametrize("poll", ["good", "bad", "never"])
@@ -740,7 +740,7 @@ def test_a_file_that_holds_the_key_is_refused(text, run, service, project):
     assert_no_key(project)
 
 
-# --- what people see ----------------------------------------------------------------------------------------------
+# --- what people see
 
 
 def test_off_a_terminal_there_is_a_line_every_ten_seconds(run, write, service):

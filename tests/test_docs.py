@@ -50,7 +50,7 @@ def _in_backticks(cell: str) -> str:
     return re.fullmatch(r"`([^`]+)`", cell).group(1)
 
 
-# --- flags, verbs, variables -------------------------------------------------------------------------------------
+# --- flags, verbs, variables
 
 def test_every_flag_named_in_a_page_exists():
     known = set.union(*map(_flags, _verbs().values())) | {"--version"} | FOREIGN
@@ -104,7 +104,7 @@ def test_the_defaults_in_the_reference_are_the_codes():
         assert f"default {batch.get_default(flag[2:].replace('-', '_'))}" in row[f"`{flag} N`"]
 
 
-# --- errors and exits --------------------------------------------------------------------------------------------
+# --- errors and exits
 
 def test_the_table_of_error_codes_is_the_codes_own():
     shown = {_in_backticks(code): (int(exit_status), charged, retryable == "yes")
@@ -132,7 +132,7 @@ def test_the_skills_table_says_what_to_do_after_every_exit_status():
     assert sorted(running.EXITS) == sorted(numbers)
 
 
-# --- the answer --------------------------------------------------------------------------------------------------
+# --- the answer
 
 def test_every_documented_field_comes_out_of_the_code():
     fields = _fields_in_cli()
@@ -191,7 +191,7 @@ def test_the_answer_shown_in_the_skill_has_just_the_members_of_a_real_one(run, p
     assert list(shown["images"][0]) == [name for name in real["images"][0] if name != "revised_prompt"]
 
 
-# --- links and files ---------------------------------------------------------------------------------------------
+# --- links and files
 
 def _anchor(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
@@ -233,7 +233,7 @@ def test_no_page_names_a_machine_or_shows_a_key(page):
     assert [] == re.findall(r"sk-[\w-]{8,}", text)
 
 
-# --- the skill's page --------------------------------------------------------------------------------------------
+# --- the skill's page
 
 def _frontmatter() -> str:
     return re.match(r"---\n(.*?)\n---\n", pages.text(SKILL), re.DOTALL).group(1)
@@ -286,7 +286,7 @@ def test_the_skills_commands_are_plain():
     assert "export" not in pages.text(SKILL)
 
 
-# --- agreement ---------------------------------------------------------------------------------------------------
+# --- agreement
 
 def test_the_versions_agree():
     (frontmatter,) = re.findall(r'^  version: "(.*)"$', _frontmatter(), re.MULTILINE)

@@ -49,7 +49,7 @@ def refusal(call, *args, **options) -> download.NotSaved:
     return caught.value
 
 
-# --- a URL ----------------------------------------------------------------------------------------------
+# --- a URL
 
 
 @pytest.mark.parametrize("name", every())
@@ -214,7 +214,7 @@ def test_a_download_carries_no_credential_of_any_kind(service, part, monkeypatch
     assert "cookie" not in service.files[0].headers
 
 
-# --- redirects ------------------------------------------------------------------------------------------
+# --- redirects
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -245,7 +245,7 @@ def test_a_redirect_to_nowhere_is_no_picture(service, part):
     assert 302 == refusal(fetch, service, part).http_status
 
 
-# --- what may be asked ----------------------------------------------------------------------------------
+# --- what may be asked
 
 INNER = re.findall(r"\S+", """
 127.0.0.1 127.1 127.0.1 2130706433 0x7f.1 0x7f000001 0177.0.0.1 017700000001 127.0.0.1. localhost localhost.
@@ -296,7 +296,7 @@ def test_a_name_that_only_the_proxy_knows_is_not_refused():
     download.check_url("https://image2.invalid/a.png", False)
 
 
-# --- base64 ---------------------------------------------------------------------------------------------
+# --- base64
 
 B64 = base64.b64encode(PNG).decode()
 
@@ -330,7 +330,7 @@ def test_base64_that_is_too_large_is_refused_before_it_is_decoded(part):
     assert 0 == os.path.getsize(part)
 
 
-# --- names ----------------------------------------------------------------------------------------------
+# --- names
 
 
 @needs_posix

@@ -85,7 +85,7 @@ def fox(perfect, tmp_path):
     return Path(shutil.copytree(perfect, tmp_path / "trial", symlinks=True))
 
 
-# --- what stands in the files -------------------------------------------------------------------------------------
+# --- what stands in the files
 
 def test_the_trials_are_in_the_format_of_agent_skills():
     evals = json.loads((EVALS / "evals.json").read_text(encoding="utf-8"))
@@ -137,7 +137,7 @@ def test_the_catalogue_has_ten_other_skills_another_image_skill_among_them():
     assert all(60 <= len(each["description"]) <= 1024 for each in catalogue)
 
 
-# --- triggers -------------------------------------------------------------------------------------------------------
+# --- triggers
 
 def test_the_message_asks_every_query_and_gives_no_answer_away():
     told = triggers.message("validation", triggers.description_of_skill(), seed=1)
@@ -160,7 +160,7 @@ def test_a_query_is_passed_by_at_least_half_of_the_runs():
         triggers.score("train", [{}])
 
 
-# --- the grader -----------------------------------------------------------------------------------------------------
+# --- the grader
 
 @needs_bash
 @pytest.mark.parametrize("name", RIGHT)

@@ -61,7 +61,7 @@ def _pictures(folder) -> list[str]:
     return [path.name for path in files]
 
 
-# --- api.md ------------------------------------------------------------------------------------------------------
+# --- api.md
 
 def test_the_api_page_has_examples_in_three_languages():
     assert {"bash", "python", "javascript"} == {language for language, _ in EXAMPLES}
@@ -105,7 +105,7 @@ def _members(answer: dict) -> tuple:
     return sorted(answer), sorted(answer["data"][0])
 
 
-# --- commands ----------------------------------------------------------------------------------------------------
+# --- commands
 
 def _run_command(words, folder, stand_in) -> dict:
     quick = ["--poll-interval", "0.1"] if words[0] in ("generate", "batch", "wait") else []

@@ -64,7 +64,7 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------
+# --- pictures
 
 
 def test_pictures_stand_newest_first_with_their_prompts(tmp_path):
@@ -147,7 +147,7 @@ def test_a_placeholder_of_the_sandbox_says_so(tmp_path):
     assert "not charged (sandbox)" in made(tmp_path).words["facts"]
 
 
-# --- orders without their pictures --------------------------------------------------------------------------------
+# --- orders without their pictures
 
 
 @pytest.mark.parametrize(("fields", "kind", "cost"), [
@@ -196,7 +196,7 @@ def test_an_order_of_links_only_says_so(tmp_path):
     assert "image2.vip" not in Path(tmp_path, "index.html").read_text(encoding="utf-8")
 
 
-# --- hostile records ----------------------------------------------------------------------------------------------
+# --- hostile records
 
 
 def test_nothing_in_a_record_is_markup(tmp_path):
@@ -276,7 +276,7 @@ def test_torn_and_foreign_records_are_passed_over(tmp_path):
     assert ["picture"] == made(tmp_path).kinds
 
 
-# --- the page itself ----------------------------------------------------------------------------------------------
+# --- the page itself
 
 
 def test_only_the_hashed_style_and_script_may_run(tmp_path):
@@ -331,7 +331,7 @@ def test_no_emoji_stands_in_the_template():
     assert not re.search("[\U0001f000-\U0001faff\u2600-\u27bf\ufe0f]", template)
 
 
-# --- the file -----------------------------------------------------------------------------------------------------
+# --- the file
 
 
 def test_nothing_but_the_page_is_written(tmp_path):
@@ -428,7 +428,7 @@ def test_a_folder_without_records_is_a_usage_error_and_stays_as_it_was(tmp_path,
     assert before == sorted(map(str, tmp_path.rglob("*")))
 
 
-# --- the verb -----------------------------------------------------------------------------------------------------
+# --- the verb
 
 
 def test_gallery_after_generate_shows_what_was_made(run, project):

@@ -141,7 +141,7 @@ def has_focus(page, selector):
     return page.evaluate("selector => document.activeElement.matches(selector)", selector)
 
 
-# --- what it may not do -------------------------------------------------------------------------------------------
+# --- what it may not do
 
 
 @pytest.mark.parametrize("how", ["file", "http"])
@@ -189,7 +189,7 @@ def test_the_policy_stops_what_the_page_does_not_bring(few, visit):
     assert {"policy: inline", "policy: http://127.0.0.1:9/x.png", "policy: http://127.0.0.1:9/"} <= set(heard.trouble)
 
 
-# --- by keyboard --------------------------------------------------------------------------------------------------
+# --- by keyboard
 
 
 @pytest.mark.parametrize("how", ["file", "http"])
@@ -283,7 +283,7 @@ def test_without_scripts_every_picture_and_fact_is_there(few, visit):
     assert not page.locator("#filter").is_visible()
 
 
-# --- many pictures, small screens, both themes --------------------------------------------------------------------
+# --- many pictures, small screens, both themes
 
 
 SHIFTS = """window.shifts = [];

@@ -119,7 +119,7 @@ def test_the_log_tells_each_exchange(run, service, project):
     assert all(" -> 200, " in line and line.endswith(" s") for line in lines)
 
 
-# --- where a user puts it by mistake -----------------------------------------------------------------------------
+# --- where a user puts it by mistake
 
 MISPLACED = {
     "the prompt": ("generate", f"a cat with {CANARY}"),
@@ -186,7 +186,7 @@ def test_the_key_is_in_no_traceback_of_a_bug(run, service, project, tmp_path):
     assert "maybe" == done.json["charged"]
 
 
-# --- other hosts --------------------------------------------------------------------------------------------------
+# --- other hosts
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_an_order_follows_no_redirect_to_another_host(run, service, project, status):
@@ -231,7 +231,7 @@ def test_a_service_on_this_machine_is_not_asked_through_a_proxy(run, service, pr
         assert 0 == proxy.connections
 
 
-# --- the shipped host, in front of our own authority --------------------------------------------------------------
+# --- the shipped host, in front of our own authority
 
 class Shipped:
     """image2.vip as the tests have it: a TLS service, a proxy that leads to it, and the authority's file."""

@@ -137,7 +137,7 @@ def heal(service):
     service.on_file(picture(PNG))
 
 
-# --- SIGKILL --------------------------------------------------------------------------------------------
+# --- SIGKILL
 
 
 @pytest.mark.parametrize("step", ACCEPTED)
@@ -276,7 +276,7 @@ def test_killed_again_and_again_while_ten_pictures_are_saved(service, start, run
     assert (1, 10) == (service.orders, len(pictures_in_spite_of_torn_saves(project)))
 
 
-# --- the synchronous endpoint: no task that could be asked again ------------------------------------------
+# --- the synchronous endpoint: no task that could be asked again
 
 
 def sync(*more):
@@ -340,7 +340,7 @@ def test_pictures_put_aside_are_found_though_the_record_does_not_say_so(service,
     assert TWO == pictures_in(project / "out")
 
 
-# --- signals ----------------------------------------------------------------------------------------------
+# --- signals
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 EXIT = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -490,7 +490,7 @@ def test_a_signal_during_a_sync_download_keeps_its_links(service, start, project
     assert (0, 1, TWO) == (run_next(done.json, service, project).exit, service.orders, pictures_in(project / "out"))
 
 
-# --- two processes, several tasks ---------------------------------------------------------------------------
+# --- two processes, several tasks
 
 
 def pause_polls(service, count):

@@ -45,7 +45,7 @@ def prompts(found) -> list:
     return [line.request.prompt for line in found]
 
 
-# --- which text is which order ------------------------------------------------------------------------------------
+# --- which text is which order
 
 
 def test_plain_text_is_a_prompt_a_line():
@@ -105,7 +105,7 @@ def test_a_prompt_may_begin_with_a_bracket():
     assert ["[studio photo] a cat", "a dog"] == prompts(good("[studio photo] a cat\na dog"))
 
 
-# --- mistakes -----------------------------------------------------------------------------------------------------
+# --- mistakes
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_too_many_lines_are_refused_before_they_are_looked_at():
     assert ["the batch file holds 10001 orders, 10000 are allowed"] == wrong("x\n" * 10_001)
 
 
-# --- fields, defaults, references ---------------------------------------------------------------------------------
+# --- fields, defaults, references
 
 
 def test_flags_are_the_defaults_of_every_line():
@@ -222,7 +222,7 @@ def test_references_of_one_line_that_are_too_large_together_are_refused(here):
     assert ["line 2: the reference files of one order are too large together: 36 MB are allowed"] == said
 
 
-# --- places -------------------------------------------------------------------------------------------------------
+# --- places
 
 
 def places_of(found, here) -> list:
@@ -281,7 +281,7 @@ def test_a_line_knows_whether_it_speaks_of_the_working_folder(here):
     assert [False, True, False, True, False, False, False] == [line.is_relative for line in found]
 
 
-# --- marks: what makes a line of the next run the same line --------------------------------------------------------
+# --- marks: what makes a line of the next run the same line
 
 
 def marks(text: str, **options) -> list:

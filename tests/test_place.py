@@ -27,7 +27,7 @@ def facts(out, **more):
     return os.path.relpath(place.folder), place.stem, place.suffix
 
 
-# --- what --out means ----------------------------------------------------------------------------------
+# --- what --out means
 
 
 @pytest.mark.parametrize(("out", "expected"), [
@@ -68,7 +68,7 @@ def test_a_working_folder_that_is_gone_is_said_so(folder, monkeypatch):
     assert Place("/tmp/icons") == resolve("/tmp/icons")
 
 
-# --- whether it can be written -------------------------------------------------------------------------
+# --- whether it can be written
 
 
 @pytest.mark.parametrize("out", [None, "a/b/c", "fox.png", ".", "a/" + "x" * 200 + ".png"])
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_made_is_said_before_anything_is_sent(folder):
         assert "Nothing was sent" in caught.value.message
 
 
-# --- names ---------------------------------------------------------------------------------------------
+# --- names
 
 
 @pytest.mark.parametrize(("text", "expected"), [

@@ -57,7 +57,7 @@ def _process(folder, code):
     return subprocess.Popen([sys.executable, "-c", begin + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-# --- one record -----------------------------------------------------------------------------------------
+# --- one record
 
 
 def test_the_intent_stands_on_disk_before_create_returns(store, tmp_path):
@@ -197,7 +197,7 @@ def test_a_torn_stash_is_passed_over(store, content):
     assert [] == store.stashed(record)
 
 
-# --- many records -----------------------------------------------------------------------------------------
+# --- many records
 
 
 def test_a_torn_record_hides_no_other(store, tmp_path):
@@ -220,7 +220,7 @@ def test_a_record_is_found_by_its_task_and_its_service_only(store):
     assert ([], None) == (store.unfinished("https://other.test"), store.to_continue("f", "https://other.test"))
 
 
-# --- what the same command goes on with -----------------------------------------------------------------
+# --- what the same command goes on with
 
 
 @pytest.mark.parametrize(("state", "goes_on"), [(NOT_SENT, True), (SENDING, True), (UNKNOWN, True), (SUBMITTED, True),
@@ -268,7 +268,7 @@ def test_records_come_oldest_first(store):
     assert [first["id"], second["id"]] == [record["id"] for record in store.all()]
 
 
-# --- locks ------------------------------------------------------------------------------------------------
+# --- locks
 
 
 def test_an_order_may_replace_its_own_picture_and_none_that_another_of_its_run_was_paid_for(store):

@@ -36,7 +36,7 @@ def nested(depth):
     return value
 
 
-# --- the body ------------------------------------------------------------------------------------------
+# --- the body
 
 
 def test_the_smallest_order_is_model_prompt_n_and_async():
@@ -90,7 +90,7 @@ def test_the_same_order_to_the_same_place_has_the_same_fingerprint_and_no_other_
     assert len(others) == len(set(others))
 
 
-# --- what may be asked ---------------------------------------------------------------------------------
+# --- what may be asked
 
 
 @pytest.mark.parametrize("prompt", ["x", " a cat ", "猫" * 32000, "two\nlines", "😀"])
@@ -236,7 +236,7 @@ def test_a_deep_value_where_a_word_belongs_is_a_mistake_not_a_crash():
     assert 4 == len(mistakes_of(size=deep, n=deep, model=deep, set=deep))
 
 
-# --- what a reference may be ---------------------------------------------------------------------------
+# --- what a reference may be
 
 
 @pytest.mark.parametrize("url", [
@@ -265,7 +265,7 @@ def test_any_text_is_a_reference_url_or_is_not(text):
         assert mistake is None or len(mistake) < 200
 
 
-# --- a user's own text in a message --------------------------------------------------------------------
+# --- a user's own text in a message
 
 
 @pytest.mark.parametrize(("text", "expected"), [

@@ -30,7 +30,7 @@ QUICK = ("--out", "out", "--poll-interval", "0.05", "--timeout", "20")
 SHORT = ("--out", "out", "--poll-interval", "0.05", "--timeout", "0.3")
 
 
-# --- whole runs -------------------------------------------------------------------------------------------
+# --- whole runs
 
 
 def test_the_intent_stands_before_the_post_and_the_task_right_after_it(service, run, project):

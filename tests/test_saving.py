@@ -302,7 +302,7 @@ def test_a_login_in_netrc_never_travels_with_a_download(service, run, project):
     assert [False, False] == ["authorization" in request.headers for request in service.files]
 
 
-# --- the machine's limits -------------------------------------------------------------------------------
+# --- the machine's limits
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def with_file(folder, content, environment=None):
     return room.read(environment or {})
 
 
-# --- the key -------------------------------------------------------------------------------------------
+# --- the key
 
 
 def test_the_key_of_the_environment_comes_first(folder):
@@ -204,7 +204,7 @@ def test_any_bytes_in_the_file_are_a_key_or_a_refusal(content):
         assert error.code in ("missing_key", "malformed_key")
 
 
-# --- the base URL --------------------------------------------------------------------------------------
+# --- the base URL
 
 
 def base(text) -> str:
@@ -320,7 +320,7 @@ def test_settings_know_whether_the_service_is_on_this_machine():
         assert expected is room.read({"IMAGE2_API_KEY": KEY, "IMAGE2_BASE_URL": text}).is_loopback
 
 
-# --- the stand-in, the secrets, the host's sandbox -----------------------------------------------------
+# --- the stand-in, the secrets, the host's sandbox
 
 
 def test_the_stand_in_has_a_key_of_its_own_and_a_lasting_name():

@@ -42,7 +42,7 @@ def outcome(status=None, *items) -> str:
     return parsed(task_id="t-1", status=status, data=list(items)).outcome
 
 
-# --- what is a task, and where it stands ---------------------------------------------------------------
+# --- what is a task, and where it stands
 
 
 def test_the_pages_answers_are_read_as_they_stand():
@@ -215,7 +215,7 @@ def test_any_json_is_a_task_or_not_a_task_and_its_texts_are_harmless_and_bounded
         assert text is None or (0 < len(text) <= limit and clean(text, limit) == text)
 
 
-# --- text is data --------------------------------------------------------------------------------------
+# --- text is data
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -278,7 +278,7 @@ def test_the_words_of_a_failed_task_and_of_a_failed_image_are_kept():
     assert ("refused", "too dark") == (task.error, task.images[0].error)
 
 
-# --- bytes to JSON -------------------------------------------------------------------------------------
+# --- bytes to JSON
 
 
 @pytest.mark.parametrize("raw", [
@@ -339,7 +339,7 @@ def test_a_cut_answer_gives_the_whole_task_id_or_none(at):
     assert find_task_id(raw[:at]) in (None, "batch-uuid-example")
 
 
-# --- the key comes back from nowhere -------------------------------------------------------------------
+# --- the key comes back from nowhere
 
 
 @pytest.mark.parametrize("text", [

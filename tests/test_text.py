@@ -96,7 +96,7 @@ def test_a_revised_prompt_of_any_script_is_told(run, service, project, words):
     assert words.replace("\ufe0f", "") == seen.replace("\ufe0f", "")
 
 
-# --- too much of it ------------------------------------------------------------------------------------------------
+# --- too much of it
 
 NESTED = "[" * 100_000 + "]" * 100_000
 DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000

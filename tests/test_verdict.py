@@ -60,7 +60,7 @@ TLS = ("tls", 5, "no", False)
 UNKNOWN = ("outcome_unknown", 9, "maybe", False)
 
 
-# --- an answer to an order -----------------------------------------------------------------------------
+# --- an answer to an order
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 299])
@@ -181,7 +181,7 @@ def test_any_answer_is_a_task_or_a_documented_error_with_an_honest_charge(status
             assert task.id or task.images
 
 
-# --- an answer to a look -------------------------------------------------------------------------------
+# --- an answer to a look
 
 
 def test_a_look_gives_the_task_and_its_id_even_where_the_answer_leaves_it_out():
@@ -227,7 +227,7 @@ def test_a_task_that_is_not_known_is_named():
     assert "t-1" in error.message
 
 
-# --- Retry-After ---------------------------------------------------------------------------------------
+# --- Retry-After
 
 NOW = 1_800_000_000.0
 
@@ -267,7 +267,7 @@ def test_any_retry_after_is_a_bounded_number_of_seconds_or_none(value):
     assert seconds is None or (type(seconds) is int and 0 <= seconds <= 10**9)
 
 
-# --- an exchange that broke, on real sockets -----------------------------------------------------------
+# --- an exchange that broke, on real sockets
 
 
 @pytest.fixture
@@ -465,7 +465,7 @@ def test_a_cut_refusal_is_the_refusal_its_head_told(post, answer, expected):
     assert expected == facts(error)
 
 
-# --- an exchange that broke, judged by its chain -------------------------------------------------------
+# --- an exchange that broke, judged by its chain
 
 
 def broken(error, nothing_sent, sandbox=None):

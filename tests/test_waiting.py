@@ -70,7 +70,7 @@ def times(*answers, **options):
     return [at for at, _ in followed(*answers, **options)[1]]
 
 
-# --- when to look --------------------------------------------------------------------------------------
+# --- when to look
 
 
 def test_the_first_look_is_at_five_seconds():
@@ -138,7 +138,7 @@ def test_a_fixed_interval_replaces_the_schedule():
     assert [0, 0.25, 0.5] == times(running(), error("network"), DONE, interval=0.25, resumed=True)
 
 
-# --- how it ends ---------------------------------------------------------------------------------------
+# --- how it ends
 
 
 def test_a_task_that_is_over_ends_the_waiting_whether_well_or_not():
@@ -213,7 +213,7 @@ def test_whatever_the_service_says_the_waiting_ends_within_one_interval_of_its_b
     assert all(step >= 1 - 1e-6 for step in steps[:-1])
 
 
-# --- looks that fail -----------------------------------------------------------------------------------
+# --- looks that fail
 
 
 @pytest.mark.parametrize("code", ["network", "unavailable", "rate_limited", "rejected", "outcome_unknown"])
@@ -317,7 +317,7 @@ def test_one_look_at_a_time_says_whether_the_task_is_over():
     assert [False, False, True] == [look_once(watch, script, clock, 1100.0) for _ in range(3)]
 
 
-# --- the figures of the schedule -----------------------------------------------------------------------
+# --- the figures of the schedule
 
 MEDIAN_S, SIGMA, ROUND_TRIP_S, TASKS = 35.0, 0.35, 0.2, 1500
 

@@ -70,7 +70,7 @@ class Batch:
             for worker in workers:
                 worker.join(max(0.0, end - self.clock.now()))
 
-    # --- choosing the next step ---------------------------------------------------------------------------------
+    # --- choosing the next step
 
     def _work(self):
         tools = self._tools_for_thread()
@@ -131,7 +131,7 @@ class Batch:
             due.append(self._looks[0][0])
         return None, min(due, default=None)
 
-    # --- the steps ----------------------------------------------------------------------------------------------
+    # --- the steps
 
     def _send(self, entry):
         order, line = entry.order, entry.line

@@ -31,7 +31,7 @@ class Run:
         self.folder = None  # of the output, once it is checked
         self.started = clock.now()
 
-    # --- what is checked before anything is sent ----------------------------------------------------------------
+    # --- what is checked before anything is sent
 
     def refuse_mistakes(self, code="usage"):
         """Raise one `Image2Error` that names all mistakes found so far, if there are any."""
@@ -60,7 +60,7 @@ class Run:
         self.folder = place.folder
         return place
 
-    # --- the service --------------------------------------------------------------------------------------------
+    # --- the service
 
     def ensure_packages(self):
         """Find or make the two packages; may start another process in place of this one."""
@@ -110,7 +110,7 @@ class Run:
         return Tools(self.api, self.clock, Store(folder or ""), tell, self.settings.service, self.settings.is_loopback,
                      self.log if self.options.verbose else None, getattr(self, "interval", None))
 
-    # --- how a run ends -------------------------------------------------------------------------------------
+    # --- how a run ends
 
     def failed(self, error: Image2Error):
         """(answer, exit status) of a run that ended in `error`, with all that is known of its order."""

@@ -46,7 +46,7 @@ Do what the user wants, then answer in a few sentences. The user writes:
 """
 
 
-# --- prepare ------------------------------------------------------------------------------------------------------
+# --- prepare
 
 def prepare(trial: trials.Trial, folder: Path, seconds: float | None = None, limit: float | None = None) -> str:
     """Set the trial up in `folder`, which must not exist or be empty; returns the message for the agent."""
@@ -111,7 +111,7 @@ def exports(folder: Path, variables: dict) -> str:
     return "\n".join([*lines, f'export PATH={shlex.quote(str(folder / "bin"))}:"$PATH"', ""])
 
 
-# --- grade --------------------------------------------------------------------------------------------------------
+# --- grade
 
 class Fact(NamedTuple):
     text: str
