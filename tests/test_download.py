@@ -97,8 +97,10 @@ UNWHOLE = {
 @pytest.mark.parametrize("fault", UNWHOLE)
 def test_what_is_no_whole_picture_is_asked_for_three_times_and_refused(service, part, fault):
     service.on_file(UNWHOLE[fault])
-    error = refusal(fetch, service, part)
+    clock = FastClock()
+    error = refusal(fetch, service, part, clock=clock)
     assert ("not_saved", False, 3) == (error.code, error.stale, len(service.files))
+    assert 1.125 <= clock.ahead <= 1.5  # half a second, then one, each a little less
 
 
 @pytest.mark.parametrize("fault", UNWHOLE)
@@ -430,5 +432,5 @@ def test_a_saved_picture_is_known_by_its_bytes(tmp_path):
     assert download.is_file_with(str(tmp_path / "a.png"), digest)
     (tmp_path / "a.png").write_bytes(b"hallo")
     os.mkfifo(tmp_path / "fifo")
-    for path in (tmp_path / "a.png", tmp_path / "none", tmp_path, tmp_path / "fifo", "/dev/zero", "a\0b"):
+    for path in (tmp_path / "a.png", tmp_path / "none", tmp_path, tmp_path / "fifo", "/dev/zero", "a\0b", "/proc/self/mem"):
         assert not download.is_file_with(str(path), digest)

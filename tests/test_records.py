@@ -65,6 +65,8 @@ def test_the_intent_stands_on_disk_before_create_returns(store, tmp_path):
     (path,) = record_paths(tmp_path)
     told = json.loads(path.read_text())
     assert (NOT_SENT, None, [], SERVICE) == (told["state"], told["task_id"], told["images"], told["service"])
+    assert (False, None) == (told["overwrite"], told["suffix"])  # until the command that sends it says so
+    assert '\n "state": "not_sent"' in path.read_text()  # people can read it
     assert dict(record) == told
     assert [dict(record)] == [dict(one) for one in Store(str(tmp_path)).all()]
 
@@ -162,6 +164,15 @@ def test_a_save_that_fails_leaves_the_old_record_whole_and_no_part(store, tmp_pa
     assert [] == [path for path in (tmp_path / ".image2").iterdir() if path.name.endswith(".part")]
 
 
+def test_a_page_that_cannot_take_its_name_leaves_no_part(store, tmp_path, monkeypatch):
+    (tmp_path / "index.html").mkdir()
+    parts, real = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda part, path: (parts.append(Path(part)), real(part, path)))
+    with pytest.raises(OSError):
+        store.put(str(tmp_path / "index.html"), "words")
+    assert [(tmp_path / ".image2", ".part", False)] == [(part.parent, part.suffix, part.exists()) for part in parts]
+
+
 def test_the_part_of_a_killed_save_is_swept_when_nobody_can_be_at_it(store, tmp_path):
     record = made(store)
     old, new = (Path(f"{record.path}.{name}.part") for name in ("old", "new"))
@@ -216,7 +227,7 @@ def test_a_folder_without_records_has_none(tmp_path):
 def test_a_record_is_found_by_its_task_and_its_service_only(store):
     record = made(store, state=SUBMITTED, task_id="t-1")
     assert record["id"] == store.of_task("t-1", SERVICE)["id"]
-    assert (None, None) == (store.of_task("t-2", SERVICE), store.of_task("t-1", "https://other.test"))
+    assert [None] * 3 == [store.of_task(*what) for what in (("t-0", SERVICE), ("t-2", SERVICE), ("t-1", "https://other.test"))]
     assert ([], None) == (store.unfinished("https://other.test"), store.to_continue("f", "https://other.test"))
 
 
@@ -283,6 +294,7 @@ def test_what_a_living_process_owns_is_not_gone_on_with_and_what_a_dead_one_owne
     assert (None, False) == (continued(store), store.lock(name, OWNER))
     assert store.lock(name, FILES)  # the other lock is another one
     free = made(store)
+    free.path = str(Path(free.path).rename(tmp_path / ".image2" / "30000101T000000-last.json"))
     assert free["id"] == continued(store)["id"]
     store.save(free, False, state=FINISHED)
     owner.kill()
@@ -295,6 +307,7 @@ def test_what_a_living_process_owns_is_not_gone_on_with_and_what_a_dead_one_owne
 
 
 def test_a_lock_is_of_one_order_and_of_one_kind(store, tmp_path):
+    assert (0, 1) == (OWNER, FILES)  # other versions of this tool lock the same bytes
     store.lock("one", FILES)
     code = "print(store.lock('one', FILES), store.lock('one', OWNER), store.lock('two', FILES))"
     assert "False True True\n" == elsewhere(tmp_path, code)

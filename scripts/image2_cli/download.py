@@ -254,6 +254,6 @@ def is_file_with(path: str, sha256) -> bool:
             digest = hashlib.sha256()
             for piece in iter(lambda: file.read(transport.PIECE), b""):
                 digest.update(piece)
-    except (OSError, ValueError):
+    except OSError:
         return False
     return digest.hexdigest() == sha256
