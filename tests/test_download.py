@@ -203,6 +203,11 @@ def test_a_part_that_was_replaced_by_a_symlink_is_not_followed(service, part, tm
     assert "kept" == (tmp_path / "precious").read_text()
 
 
+def test_a_service_on_this_machine_is_not_asked_through_a_proxy(service, part, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert "png" == fetch(service, part).format
+
+
 def test_a_download_carries_no_credential_of_any_kind(service, part, monkeypatch, tmp_path):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password canary-login\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -326,6 +331,7 @@ def test_a_large_picture_inside_the_answer_is_no_too_large_one(part):
 
 
 def test_base64_that_is_too_large_is_refused_before_it_is_decoded(part):
+    assert 64 << 20 == download.MAX_BYTES
     text = "A" * (download.MAX_BYTES // 3 * 4 + 8)
     assert "larger than 64 MB" in refusal(download.unpack, text, part).message
     assert "larger than 64 MB" in refusal(download.unpack, text * 2, part).message

@@ -107,7 +107,7 @@ def fetch(url: str, part: str, loopback: bool, clock, deadline: float, log=None,
 def unpack(data: str, part: str) -> Saved:
     """base64 text or a data: URI out of the answer -> `part`. Raises `NotSaved`."""
     text = data.partition(",")[2] if data.startswith("data:") else data
-    if len(text) > MAX_BYTES // 3 * 4 * 1.1:  # with line ends; before decoding makes it larger still
+    if len(text) > 2 * MAX_BYTES:  # with line ends and all; before decoding makes it larger still
         raise _too_large()
     try:
         # a paid picture is not lost to the URL-safe alphabet or to padding that was left out
