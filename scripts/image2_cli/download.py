@@ -171,7 +171,7 @@ def _fetch_once(url, part, loopback, clock, deadline, log, home) -> Saved:
             raise NotSaved("the link answered %d" % response.status_code, response.status_code, stale=True)
         if response.status_code != 200:
             raise _Again("the link answered %d" % response.status_code, response.status_code)
-        if _length(response) > MAX_BYTES:
+        if _says_too_large(response):
             raise _too_large()
         return _write(part, _until(transport.pieces(response, MAX_BYTES), clock, deadline))
     except transport.TooLarge:
@@ -223,9 +223,9 @@ def _write(part, pieces) -> Saved:
     return Saved(part, raster.format, raster.width, raster.height, digest.hexdigest())
 
 
-def _length(response) -> int:
+def _says_too_large(response) -> bool:
     text = response.headers.get("Content-Length", "")
-    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else 0
+    return re.fullmatch(r"[0-9]{1,15}", text) is not None and int(text) > MAX_BYTES
 
 
 def _publish_without_links(part: str, path: str) -> bool:
@@ -234,7 +234,7 @@ def _publish_without_links(part: str, path: str) -> bool:
         if os.name == "nt":
             os.rename(part, path)  # refuses a name that is taken
             return True
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        open(path, "xb").close()
     except FileExistsError:
         return False
     try:
