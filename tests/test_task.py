@@ -354,6 +354,10 @@ def test_a_text_that_holds_the_key_is_withheld(text):
     assert "(withheld: it held the key)" == without(text, KEY)
 
 
+def test_a_text_in_any_script_is_kept():
+    assert "\u732b\u200b\n" == without("\u732b\u200b\n", KEY)
+
+
 @quick
 @given(JSON)
 def test_a_value_without_the_key_stays_as_it_is(value):

@@ -216,9 +216,11 @@ def test_whatever_the_service_says_the_waiting_ends_within_one_interval_of_its_b
 # --- looks that fail
 
 
-@pytest.mark.parametrize("code", ["network", "unavailable", "rate_limited", "rejected", "outcome_unknown"])
-def test_a_failed_look_never_ends_a_task(code):
-    over, looks, watch = followed(*[error(code)] * 50, DONE, seconds=200)
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("code", ["network", "unavailable", "rate_limited", "rejected", "outcome_unknown",
+                                  "insufficient_credits"])
+def test_a_failed_look_never_ends_a_task(code, resumed):
+    over, looks, watch = followed(*[error(code)] * 50, DONE, seconds=200, resumed=resumed)
     assert (True, 51, DONE, None) == (over, len(looks), watch.task, watch.trouble)
 
 
