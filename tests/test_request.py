@@ -70,6 +70,8 @@ def test_a_long_field_is_named_by_its_digest_in_a_record_and_sent_whole():
     assert ("sha256:" + hashlib.sha256(json.dumps(mask).encode()).hexdigest(), 7) == (
         request.described()["mask"], request.described()["seed"])
     assert request.fingerprint() != built(set={"mask": mask + "y", "seed": 7}).fingerprint()
+    one, other = ({name: mask for name in names} for names in ("ab", "ba"))  # the same order, written otherwise
+    assert built(set={"masks": one}).fingerprint() == built(set={"masks": other}).fingerprint()
 
 
 @pytest.mark.parametrize("fields", [{"image": ["https://x/" + "a" * 4000] * 130},
