@@ -14,6 +14,7 @@ import signal
 import subprocess
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,6 @@ from aftermath import run_next
 from faulty import (
     closed_port,
     completed,
-    cut,
     failed,
     hang,
     ok,
@@ -38,11 +38,12 @@ from image2_cli import lines as lines_room
 from image2_cli import order as order_room
 from image2_cli import records as records_room
 from image2_cli.clock import Clock
+from image2_cli.progress import Progress
 from image2_cli.sandbox import KEY, Sandbox
 from laws import FAST, hold, records
 from pictures import png
 from platforms import needs_linux, needs_open_files_to_go, needs_posix, needs_signals
-from running import CANARY, assert_no_key, whole
+from running import CANARY, assert_no_key
 
 LITTLE_S = 2.0  # a second, and what a busy machine adds to it
 
@@ -50,8 +51,8 @@ LITTLE_S = 2.0  # a second, and what a busy machine adds to it
 class Tasks:
     """Makes a service whose tasks take `seconds` and that takes `at_once` of them; others get a 429."""
 
-    def __init__(self, service, seconds=0.2, at_once=1000, **headers):
-        self.seconds, self.at_once, self.headers = seconds, at_once, headers
+    def __init__(self, service, seconds=0.2, at_once=1000):
+        self.seconds, self.at_once = seconds, at_once
         self.refused, self.ends, self.most, self._lock = [], {}, 0, threading.Lock()
         service.on_post(self.post)
         service.on_poll(self.poll)
@@ -62,13 +63,17 @@ class Tasks:
             running = sum(end > now for end in self.ends.values())
             if running >= self.at_once:
                 self.refused.append(now)
-                return refuse(429, "too many tasks at once", **self.headers)
+                return refuse(429, "too many tasks at once")
             self.ends[request.task_id] = now + self.seconds
             self.most = max(self.most, running + 1)
         return ok()
 
     def poll(self, request):
         return completed() if time.monotonic() >= self.ends[request.task_id] else pending(0)
+
+    def all_end(self):
+        """What runs is done, and there is room for everything."""
+        self.ends, self.seconds, self.at_once = dict.fromkeys(self.ends, 0), 0, 1000
 
 
 def by_prompt(answers: dict, usual):
@@ -100,10 +105,6 @@ def batch(run, service, project):
 def charges(service) -> collections.Counter:
     """How often each prompt was ordered, as the service would count it."""
     return collections.Counter(post.order.get("prompt") for post in service.posts if post.accepted)
-
-
-def paid_once(service) -> bool:
-    return all(count == 1 for count in charges(service).values())
 
 
 def prompts(count: int) -> list:
@@ -138,32 +139,18 @@ def test_a_wrong_line_stops_all_of_them(batch, write, service, project):
     assert ["orders.txt"] == [path.name for path in project.iterdir()]
 
 
-@pytest.mark.parametrize(
-    ("flags", "word"),
-    [
-        (["none.txt"], "No such file"),
-        pytest.param(["."], "directory", marks=needs_posix),  # Windows says that it may not be read
-        (["utf16.txt"], "not UTF-8"),
-        (["empty.txt"], "holds no order"),
-        (["orders.txt", "--out", "x.png"], "--out must be a folder"),
-        (["orders.txt", "--max-images", "0"], "--max-images"),
-        (["orders.txt", "--max-images", "many"], "--max-images"),
-        (["orders.txt", "--concurrency", "65"], "--concurrency"),
-        (["orders.txt", "--concurrency", "-1"], "--concurrency"),
-        (["orders.txt", "--size", "big"], "--size"),
-        (["orders.txt", "--set", "quality"], "KEY=VALUE"),
-        (["orders.txt", "--timeout", "0"], "--timeout"),
-        (["orders.txt", "--jobs", "4"], "--jobs"),
-    ],
-)
-def test_a_wrong_command_sends_nothing(flags, word, write, run, service, project):
+@pytest.mark.parametrize(("flags", "words"), [
+    (["none.txt"], ["No such file"]),
+    (["orders.txt", "--out", "x.png", "--max-images", "0", "--concurrency", "many", "--size", "big", "--set", "quality"],
+     ["--out must be a folder", "--max-images", "--concurrency", "--size", "KEY=VALUE"]),
+    (["orders.txt", "--max-images", "-1", "--concurrency", "65"], ["--max-images", "--concurrency"]),
+])
+def test_a_wrong_command_sends_nothing(flags, words, write, run, service, project):
     write("a cat")
-    (project / "utf16.txt").write_bytes("a cat".encode("utf-16"))
-    (project / "empty.txt").write_text("# nothing\n")
     done = run("batch", *flags)
     answer = hold(done, None, project, 5)
     assert (2, 0, None) == (done.exit, service.connections, answer["next"])
-    assert word in answer["error"]["message"]
+    assert [] == [word for word in words if word not in answer["error"]["message"]]
 
 
 def test_fields_of_the_lines_and_flags_of_the_command_reach_the_service(batch, write, service, project):
@@ -179,14 +166,6 @@ def test_fields_of_the_lines_and_flags_of_the_command_reach_the_service(batch, w
     assert ("other", 2, True) == (sent["three"]["model"], sent["three"]["n"], sent["three"]["async"])
     made = sorted(path.relative_to(project).as_posix() for path in project.rglob("*.png") if path.name != "a.png")
     assert ["elsewhere/y-2.png", "elsewhere/y.png", "out/001-one.png", "out/x.png"] == made
-
-
-@pytest.mark.parametrize("text", ["\ufeffa cat\r\n# b\r\n\r\na dog\r\n",
-                                  '\ufeff{"prompt": "a cat"}\r\n\r\n{"prompt": "a dog"}'])
-def test_stdin_is_a_file_too(batch, service, text):
-    exit_status, answer = batch(file="-", stdin=text)
-    assert (0, (2, 0, 0, 0)) == (exit_status, counts(answer))
-    assert {"a cat": 1, "a dog": 1} == charges(service)
 
 
 # --- spending
@@ -239,66 +218,44 @@ def test_all_orders_are_made_and_told_in_input_order(batch, write, service, proj
     assert tasks.most > 8, "tasks wait for each other although the service takes them all"
 
 
-def test_no_more_requests_are_in_flight_than_asked_for(batch, write, service):
-    at_once, most, lock = [0], [0], threading.Lock()
+def test_as_many_requests_are_in_flight_as_asked_for_and_no_more(batch, write, service):
+    together, places = threading.Barrier(3), threading.Semaphore(3)
 
     def slow(request):
-        with lock:
-            at_once[0] += 1
-            most[0] = max(most[0], at_once[0])
-        time.sleep(0.1)
-        with lock:
-            at_once[0] -= 1
+        assert places.acquire(blocking=False), "a fourth one"
+        together.wait(10)
+        places.release()
         return ok()
 
     service.on_post(slow)
     write(*prompts(12))
-    assert 0 == batch("--concurrency", "3")[0]
-    assert 3 == most[0]
+    assert (0, 12) == (batch("--concurrency", "3")[0], service.orders)
 
 
-def test_a_429_slows_the_batch_and_fails_nothing(batch, write, service):
-    """A service that runs four at once and refuses what is beyond."""
-    tasks = Tasks(service, 0.25, at_once=4)
-    write(*prompts(40))
-    exit_status, answer = batch(budget=12)
-    assert (0, (40, 0, 0, 0), 40) == (exit_status, counts(answer), service.orders)
-    assert len(tasks.refused) <= 30
-    assert all(one["error"] is None for one in results(answer))
-
-
-def test_a_batch_speeds_up_again_after_a_429(batch, write, service):
+def test_a_429_slows_the_batch_until_the_service_takes_more_and_fails_nothing(batch, write, service):
     tasks = Tasks(service, 0.2, at_once=2)
-    write(*prompts(60))
+    write(*prompts(40))
 
     def relief():
-        service.wait_for("post", 12, 20)
+        service.wait_for("post", 20, 20)
         tasks.at_once, tasks.most = 1000, 0
 
     thread = threading.Thread(target=relief)
     thread.start()
-    exit_status, _answer = batch("--max-images", "60")
+    exit_status, answer = batch(budget=12)
     thread.join()
-    assert (0, 60) == (exit_status, service.orders)
+    assert (0, (40, 0, 0, 0), 40) == (exit_status, counts(answer), service.orders)
+    assert all(one["error"] is None for one in results(answer))
+    assert len(tasks.refused) <= 15
     assert tasks.most >= 5, "it stayed as slow as the service once was"
 
 
 def test_retry_after_holds_back_every_order(batch, write, service):
     service.on_post(ok(), refuse(429, "slow down", retry_after=1.5), ok())
-    write(*prompts(8))
-    assert 0 == batch("--concurrency", "1")[0]
+    write(*prompts(4))
+    assert (0, 4) == (batch("--concurrency", "1")[0], service.orders)
     times = [post.at for post in service.posts]
     assert 1.4 < times[2] - times[1] < 3
-    assert 8 == service.orders
-
-
-def test_a_later_refusal_does_not_shorten_retry_after(batch, write, service):
-    """Of two refused together the one without Retry-After came last, and the next order went out after half a second."""
-    service.on_post(refuse(429, "slow down", retry_after=2), refuse(429, "slow down").but(delay=0.2), ok())
-    write(*prompts(2))
-    assert 0 == batch("--concurrency", "2")[0]
-    times = [post.at for post in service.posts]
-    assert times[2] - times[0] > 1.9
 
 
 def test_a_retry_after_beyond_the_time_ends_the_run_at_once(batch, write, service):
@@ -335,15 +292,10 @@ def test_a_service_that_is_away_for_a_moment_costs_no_order(batch, write, servic
     assert (0, 12) == (batch()[0], service.orders)
 
 
-@pytest.mark.parametrize(
-    ("refusal", "exit_status", "code"),
-    [
-        (refuse(401, "invalid key " + CANARY), 4, "key_rejected"),
-        (refuse(403, "forbidden"), 4, "key_rejected"),
-        (refuse(402, "no credits left"), 3, "insufficient_credits"),
-        (refuse(429, "quota", "insufficient_quota"), 3, "insufficient_credits"),
-    ],
-)
+@pytest.mark.parametrize(("refusal", "exit_status", "code"), [
+    (refuse(401, "invalid key " + CANARY), 4, "key_rejected"),
+    (refuse(402, "no credits left"), 3, "insufficient_credits"),
+])
 def test_what_would_hit_every_order_stops_all_further_ones(refusal, exit_status, code, batch, write, service):
     service.on_post(ok(), ok(), refusal)
     write(*prompts(30))
@@ -400,8 +352,8 @@ def test_failed_lines_are_ordered_again_on_request_and_nothing_else(write, run, 
     assert ((4, 0, 0, 0), None) == (counts(answer), answer["error"])
     assert {"good": 1, "refused": 1, "failed": 2, "lost": 2} == charges(service)
     posts = len(service.posts)
-    for flag in ("--new", "--retry-failed", "--overwrite"):
-        assert 0 == run("batch", "orders.txt", *FAST, flag).exit
+    for flags in (["--new"], ["--retry-failed", "--overwrite"]):
+        assert 0 == run("batch", "orders.txt", *FAST, *flags).exit
     assert posts == len(service.posts), "a line that was done was paid again"
 
 
@@ -421,23 +373,17 @@ def test_the_last_of_several_records_of_a_line_counts(failed_s, done_s, state, n
     assert state == entry.state
 
 
-@pytest.mark.parametrize(
-    ("post", "poll", "exit_status", "code"),
-    [
-        (ok(), failed("no"), 6, "task_failed"),
-        (failed("no"), failed("no"), 6, "task_failed"),
-        (refuse(400, "bad size"), completed(), 3, "rejected"),
-        (refuse(413, "too large"), completed(), 3, "request_too_large"),
-        (page(502), completed(), 9, "outcome_unknown"),
-        (cut(ok(), "head"), completed(), 9, "outcome_unknown"),
-    ],
-)
-def test_where_every_line_ended_alike_the_batch_ends_so_too(post, poll, exit_status, code, batch, write, service):
+@pytest.mark.parametrize(("post", "exit_status", "code"), [
+    (ok(), 6, "task_failed"),
+    (refuse(413, "too large"), 3, "request_too_large"),
+    (page(502), 9, "outcome_unknown"),
+])
+def test_where_every_line_ended_alike_the_batch_ends_so_too(post, exit_status, code, batch, write, service):
     service.on_post(post)
-    service.on_poll(poll)
+    service.on_poll(failed("no"))
     write(*prompts(5))
-    for flags in ((), ()):
-        ended, answer = batch(*flags)
+    for _ in range(2):
+        ended, answer = batch()
         assert (exit_status, code, 5) == (ended, answer["error"]["code"], len(service.posts))
         assert {code} == {one["error"]["code"] for one in results(answer)}
 
@@ -468,7 +414,7 @@ def test_what_could_not_be_saved_is_saved_by_next(batch, write, service, project
         exit_status, answer["error"]["code"], answer["charged"], counts(answer))
     service.on_file(picture())
     before = len(service.files)
-    assert 0 == through_the_shell(answer["next"], tmp_path).returncode
+    assert 0 == run_next(answer, service, tmp_path).exit
     assert (4, 1) == (service.orders, len(service.files) - before)
 
 
@@ -519,7 +465,7 @@ def die(process, folder):
         os.utime(part, (0, 0))
 
 
-@pytest.mark.parametrize(("kind", "count"), [("post", 1), ("post", 9), ("poll", 2), ("poll", 14), ("file", 1), ("file", 7)])
+@pytest.mark.parametrize(("kind", "count"), [("post", 9), ("poll", 2), ("file", 7)])
 def test_a_killed_batch_is_finished_by_running_it_again(kind, count, batch, write, start, service):
     Tasks(service, 0.3)
     file = write(*prompts(16))
@@ -545,7 +491,7 @@ def test_a_batch_that_is_killed_again_and_again_pays_each_line_once(batch, write
         while len([each for each in service.requests if each.kind == moment[0]]) < moment[1] and killed.poll() is None:
             time.sleep(0.01)
         die(killed, file.parent)
-        assert all(times == 1 for times in charges(service).values())
+        assert {1} >= set(charges(service).values())
     exit_status, answer = batch()
     assert exit_status in (0, 9)
     assert 24 == answer["counts"]["completed"] + answer["counts"]["unknown"]
@@ -585,60 +531,30 @@ def test_two_batches_of_one_file_at_once_pay_each_line_once(batch, write, start,
 # --- the time is up
 
 
-def through_the_shell(command: str, folder):
-    """Run `next` as it stands, in another folder."""
-    (folder / "elsewhere").mkdir(exist_ok=True)
-    environment = whole({"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "IMAGE2_API_KEY": CANARY,
-                         "IMAGE2_BASE_URL": through_the_shell.base_url})
-    return subprocess.run(command, shell=True, cwd=folder / "elsewhere", env=environment, capture_output=True, text=True,
-                          timeout=60, stdin=subprocess.DEVNULL)
-
-
-@pytest.fixture(autouse=True)
-def shell_knows_the_service(service):
-    through_the_shell.base_url = service.base_url
-
-
 def test_a_batch_that_ran_out_of_time_is_finished_by_next_from_anywhere(batch, write, service, project, tmp_path):
     tasks = Tasks(service, 1000, at_once=3)
     (project / "a b.png").write_bytes(png())
     write({"prompt": "one", "out": "it's here/x.png"}, {"prompt": "two", "image": "a b.png"}, {"prompt": "three"},
           {"prompt": "four", "name": "y"}, {"prompt": "five"}, name="my orders.jsonl")
-    exit_status, answer = batch("--timeout", "3", "--size", "64x64", "--set", 'style="a b"', "--image", "a b.png",
-                                "--out", "out put", file="my orders.jsonl", budget=3)
+    exit_status, answer = batch("--timeout", "2", "--size", "64x64", "--set", 'style="a b"', "--image", "a b.png",
+                                "--out", "out put", file="my orders.jsonl", budget=2)
     assert (8, "still_running", "yes", (0, 0, 5, 0)) == (
         exit_status, answer["error"]["code"], answer["charged"], counts(answer))
     assert 3 == service.orders
     told = results(answer)
     assert [False] * 5 == [one["ok"] for one in told], "a pending line is no success"
     assert ["no", "no", "yes", "yes", "yes"] == sorted(one["charged"] for one in told)
-    tasks.ends, tasks.at_once = dict.fromkeys(tasks.ends, 0), 1000
-    tasks.seconds = 0.1
-    command = answer["next"].replace("--timeout 3", "--timeout 30")
-    done = through_the_shell(command, tmp_path)
-    assert (0, 5) == (done.returncode, service.orders), done
-    assert (5, 0, 0, 0) == counts(json.loads(done.stdout))
+    tasks.all_end()
+    done = run_next({"next": answer["next"].replace("--timeout 2", "--timeout 30")}, service, tmp_path)
+    assert (0, 5, (5, 0, 0, 0)) == (done.exit, service.orders, counts(done.json)), done
     assert {"one": 1, "two": 1, "three": 1, "four": 1, "five": 1} == charges(service)
     assert all(post["size"] == "64x64" and post["style"] == "a b" and post["image"] for post in service.json())
     assert (project / "it's here" / "x.png").exists() and (project / "out put" / "y.png").exists()
-    assert not any((tmp_path / "elsewhere").iterdir())
+    assert 3 == len(list((project / "out put").glob("00?-*.png")))
 
 
-def test_next_of_a_batch_from_stdin_needs_no_stdin(batch, service, tmp_path):
-    tasks = Tasks(service, 1000, at_once=2)
-    exit_status, answer = batch("--timeout", "3", file="-", stdin="\ufeffone\r\n# x\r\ntwo\nthree\n", budget=3)
-    assert (8, 2) == (exit_status, service.orders)
-    tasks.ends, tasks.seconds, tasks.at_once = dict.fromkeys(tasks.ends, 0), 0, 1000
-    done = through_the_shell(answer["next"].replace("--timeout 3", "--timeout 30"), tmp_path)
-    assert (0, 3) == (done.returncode, service.orders), done
-    assert {"one": 1, "two": 1, "three": 1} == charges(service)
-    assert 0 == batch(file="-", stdin="one\ntwo\nthree\n")[0]
-    assert 3 == service.orders
-
-
-@pytest.mark.parametrize("fault", [hang(30), hang(30, pending(), "head")])
-def test_polls_without_an_answer_do_not_outlast_the_time(fault, batch, write, service):
-    service.on_poll(fault)
+def test_polls_without_an_answer_do_not_outlast_the_time(batch, write, service):
+    service.on_poll(hang(30))
     write(*prompts(4))
     exit_status, answer = batch("--timeout", "2", budget=2)
     assert (8, (0, 0, 4, 0)) == (exit_status, counts(answer))
@@ -657,27 +573,24 @@ def test_orders_without_an_answer_are_unknown_when_the_time_is_up(batch, write, 
 
 
 @needs_signals
-@pytest.mark.parametrize(("number", "exit_status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_the_batch_within_a_second_and_loses_nothing(
-        number, exit_status, batch, write, start, service, project, tmp_path):
+def test_a_signal_stops_the_batch_within_a_second_and_loses_nothing(write, start, service, project, tmp_path):
     tasks = Tasks(service, 1000, at_once=5)
     write(*prompts(12))
     busy = start("batch", "orders.txt", *FAST)
     service.wait_for("poll", 12)
     sent = time.monotonic()
-    busy.send_signal(number)
+    busy.send_signal(signal.SIGTERM)
     done = busy.finish(10)
     assert time.monotonic() - sent < LITTLE_S
     answer = hold(done, None, project, 20)
-    assert (exit_status, (0, 0, 12, 0), "yes") == (done.exit, counts(answer), answer["charged"])
+    assert (143, (0, 0, 12, 0), "yes") == (done.exit, counts(answer), answer["charged"])
     assert "0 of 12 orders are done, 5 go on at the service, 7 were not ordered" in answer["error"]["message"]
     posts = len(service.posts)
     time.sleep(0.3)
     assert posts == len(service.posts), "it went on ordering"
-    tasks.ends, tasks.seconds, tasks.at_once = dict.fromkeys(tasks.ends, 0), 0, 1000
-    done = through_the_shell(answer["next"], tmp_path)
-    assert (0, 12) == (done.returncode, service.orders), done
-    assert paid_once(service)
+    tasks.all_end()
+    done = run_next(answer, service, tmp_path)
+    assert (0, dict.fromkeys(prompts(12), 1)) == (done.exit, charges(service)), done
 
 
 @needs_signals
@@ -703,12 +616,12 @@ def test_a_signal_while_orders_are_on_their_way_is_honest_about_them(write, star
 @pytest.mark.parametrize("poll", ["good", "bad", "never"])
 def test_the_answer_stays_small_however_large_the_batch(poll, batch, write, service):
     service.on_poll({"good": completed(), "bad": failed("because " * 60), "never": pending(10)}[poll])
-    write(*(prompt + " " + "very " * 40 for prompt in prompts(200)))
-    flags = ["--max-images", "200", "--concurrency", "16", "--size", "64x64"]
-    exit_status, answer = batch(*flags, "--timeout", "8" if poll == "never" else "60", budget=60, timeout=90)
+    write(*(prompt + " " + "very " * 40 for prompt in prompts(100)))
+    flags = ["--max-images", "100", "--concurrency", "16", "--size", "64x64"]
+    exit_status, answer = batch(*flags, "--timeout", "4" if poll == "never" else "60", budget=60)
     assert {"good": 0, "bad": 6, "never": 8}[poll] == exit_status
     assert tokens(answer) <= 300, answer
-    assert 200 == len(results(answer)) == answer["counts"]["total"]
+    assert 100 == len(results(answer)) == answer["counts"]["total"]
 
 
 @needs_open_files_to_go
@@ -733,9 +646,9 @@ def test_the_key_is_nowhere(batch, write, service, project, tmp_path):
     assert_no_key(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["a cat\n# the key is %s\n", '{"prompt": "a cat", "name": "%s"}\n', "%s\n"])
+@pytest.mark.parametrize("text", ["a cat\n# the key is " + CANARY, '{"prompt": "%s"}' % CANARY.replace("c", "\\u0063")])
 def test_a_file_that_holds_the_key_is_refused(text, run, service, project):
-    done = run("batch", "-", *FAST, stdin=text % CANARY)
+    done = run("batch", "-", *FAST, stdin=text)
     assert (2, 0) == (done.exit, service.connections)
     assert_no_key(project)
 
@@ -743,12 +656,13 @@ def test_a_file_that_holds_the_key_is_refused(text, run, service, project):
 # --- what people see
 
 
-def test_off_a_terminal_there_is_a_line_every_ten_seconds(run, write, service):
-    Tasks(service, 11)
-    write(*prompts(4))
-    done = run("batch", "orders.txt", "--timeout", "30")
-    assert 0 == done.exit
-    assert ["image2: 0 of 4 done, 0 failed after 10 s"] == done.stderr.splitlines()
+def test_off_a_terminal_there_is_a_line_every_ten_seconds():
+    written, clock = [], types.SimpleNamespace(now=lambda: seconds)
+    seconds = 0.0
+    progress = Progress(written.append, clock, False)
+    for seconds in range(25):
+        progress.counted({"total": 4, "completed": seconds // 10, "failed": 1, "unknown": 0, "pending": 1})
+    assert ["image2: 1 of 4 done, 1 failed after 10 s\n", "image2: 2 of 4 done, 1 failed after 20 s\n"] == written
 
 
 @needs_posix
@@ -792,11 +706,9 @@ def test_memory_does_not_grow_with_the_pictures(start, write, service, project):
     assert 20 < int(peaks[-1]) / 1024 <= 60
 
 
-def test_several_tasks_can_be_waited_for_without_downloading(run, write, service, project):
-    tasks = Tasks(service, 1000)
-    write(*prompts(3))
-    assert 8 == run("batch", "orders.txt", *FAST, "--timeout", "3").exit
-    tasks.ends = dict.fromkeys(tasks.ends, 0)
+def test_several_tasks_can_be_waited_for_without_downloading(run, service, project):
+    for prompt in prompts(3):
+        assert 0 == run("generate", prompt, "--no-wait").exit
     done = run("wait", "--no-download", *FAST)
     assert (0, 3, 0) == (done.exit, len(done.json["images"]), len(service.files))
     assert ["finished"] * 3 == [record["state"] for record in records(project)]
@@ -864,19 +776,21 @@ def test_a_stopped_batch_against_a_stand_in_cost_nothing_and_says_so(write, star
     assert (143, "no", True) == (done.exit, done.json["charged"], done.json["sandbox"])
 
 
-@needs_posix
-def test_a_batch_out_of_a_pipe_can_be_gone_on_with(start, service, project, tmp_path):
-    """`batch <(...)`: the pipe is empty when `next` comes."""
+@pytest.mark.parametrize("name", ["-", pytest.param("/dev/fd/%d", marks=needs_posix)])
+def test_next_of_a_batch_out_of_a_pipe_needs_the_pipe_no_more(name, start, batch, service, tmp_path):
+    """`batch -` and `batch <(...)`: the pipe is empty when `next` comes."""
     service.on_poll(pending())
     source, sink = os.pipe()
-    os.write(sink, b"a cat\na dog\n")
+    os.write(sink, b"\xef\xbb\xbfa cat\r\n# x\r\na dog\n")
     os.close(sink)
-    done = start("batch", f"/dev/fd/{source}", *FAST, "--timeout", "1", pass_fds=(source,)).finish()
+    file, options = ("-", {"stdin": source}) if name == "-" else (name % source, {"pass_fds": (source,)})
+    done = start("batch", file, *FAST, "--timeout", "1", **options).finish()
     os.close(source)
     assert 8 == done.exit
     service.on_poll(completed())
     again = run_next({"next": done.json["next"] + " --timeout 20"}, service, tmp_path)  # of which 1 s is a part
     assert (0, {"a cat": 1, "a dog": 1}) == (again.exit, charges(service))
+    assert (0, 2) == (batch(file="-", stdin="a cat\na dog\n")[0], service.orders)
 
 
 def test_where_the_system_gives_too_few_threads_those_that_run_are_stopped(monkeypatch):
