@@ -48,28 +48,19 @@ def prompts(found) -> list:
 # --- which text is which order
 
 
-def test_plain_text_is_a_prompt_a_line():
-    assert ["a cat", "a dog"] == prompts(good("a cat\n  a dog  \n"))
-
-
-def test_blank_lines_and_comments_are_passed_over_and_still_counted():
-    found = good("# cats\n\na cat\n   \n  # dogs\na dog")
+@pytest.mark.parametrize("row", ["a %s", '{"prompt": "a %s"}'])
+def test_blank_lines_and_comments_are_passed_over_and_still_counted(row):
+    found = good("# cats\n\n%s\n   \n  # dogs\n  %s  " % (row % "cat", row % "dog"))
     assert [(3, "a cat"), (6, "a dog")] == [(line.number, line.request.prompt) for line in found]
 
 
-def test_jsonl_has_blank_lines_and_comments_too():
-    found = good("# cats\n\n" + rows({"prompt": "a cat"}) + "#\n" + rows({"prompt": "a dog"}))
-    assert [(3, "a cat"), (5, "a dog")] == [(line.number, line.request.prompt) for line in found]
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("text", ["a cat{0}a dog", '{{"prompt": "a cat"}}{0}{{"prompt": "a dog"}}{0}'])
-def test_lines_end_as_any_system_ends_them(text, end):
-    found = good(text.format(end))
+def test_lines_end_as_any_system_ends_them(end):
+    found = good("a cat" + end + "a dog" + end)
     assert [(1, "a cat"), (2, "a dog")] == [(line.number, line.request.prompt) for line in found]
 
 
-@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+@pytest.mark.parametrize("inside", ["\u2028", "\x85", "\x0c"])
 def test_only_line_ends_end_a_line(inside):
     """json.dumps(ensure_ascii=False) leaves these as they are, and str.splitlines cuts at them."""
     text = '{"prompt": "one%stwo"}' if ord(inside) > 0x7F else 'one%stwo'
@@ -81,19 +72,14 @@ def test_a_file_without_an_order_is_a_mistake(text):
     assert ["the batch file holds no order"] == wrong(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "numbers"),
-    [
-        ('[\n{"prompt": "a cat"},\n{"prompt": "a dog"}\n]\n', [1, 2, 4]),
-        ('[{"prompt": "a cat"}, {"prompt": "a dog"}]', [1]),
-        ('a cat\n{"prompt": "a dog"}\n', [1]),
-        ('{"prompt": "a cat"}\na dog\n', [2]),
-        ('{"prompt": "a cat"}\n"a dog"\n', [2]),
-        ('{"prompt": "a cat"}\n{"prompt": "a dog"\n', [2]),
-        ('{"prompt": "a cat"}{"prompt": "a dog"}\n', [1]),
-    ],
-    ids=["a list over lines", "a list on a line", "a prompt first", "a prompt later", "a text", "cut", "two on a line"],
-)
+@pytest.mark.parametrize(("text", "numbers"), [
+    ('[\n{"prompt": "a cat"},\n{"prompt": "a dog"}\n]\n', [1, 2, 4]),
+    ('[{"prompt": "a cat"}, {"prompt": "a dog"}]', [1]),
+    ('a cat\n{"prompt": "a dog"}\n', [1]),
+    ('{"prompt": "a cat"}\n"a dog"\n', [2]),
+    ('{"prompt": "a cat"}\n{"prompt": "a dog"\n', [2]),
+    ('{"prompt": "a cat"}{"prompt": "a dog"}\n', [1]),
+], ids=["a list over lines", "a list on a line", "a prompt first", "a text", "cut", "two on a line"])
 def test_json_is_never_taken_for_prompts(text, numbers):
     """A JSON list was once three prompts: a bracket, an object, a bracket."""
     said = wrong(text)
@@ -108,51 +94,32 @@ def test_a_prompt_may_begin_with_a_bracket():
 # --- mistakes
 
 
-@pytest.mark.parametrize(
-    ("fields", "word"),
-    [
-        ({}, "prompt is empty"),
-        ({"prompt": " "}, "prompt is empty"),
-        ({"prompt": 5}, "prompt is empty"),
-        ({"prompt": None}, "prompt is empty"),
-        ({"prompt": "\ud800"}, "UTF-8"),
-        ({"prompt": "x" * 40_000}, "40000 characters"),
-        ({"prompt": "x", "size": "big"}, "WIDTHxHEIGHT"),
-        ({"prompt": "x", "size": 1024}, "WIDTHxHEIGHT"),
-        ({"prompt": "x", "n": 0}, "from 1 to 10"),
-        ({"prompt": "x", "n": 11}, "from 1 to 10"),
-        ({"prompt": "x", "n": 1.5}, "from 1 to 10"),
-        ({"prompt": "x", "n": True}, "from 1 to 10"),
-        ({"prompt": "x", "n": [1]}, "from 1 to 10"),
-        ({"prompt": "x", "model": ""}, "model"),
-        ({"prompt": "x", "model": 5}, "model"),
-        ({"prompt": "x", "set": "quality=high"}, "set must be an object"),
-        ({"prompt": "x", "set": {"prompt": "y"}}, "use the prompt"),
-        ({"prompt": "x", "set": {"a b": 1}}, "no name of a body field"),
-        ({"prompt": "x", "image": 5}, "image must be"),
-        ({"prompt": "x", "image": [5]}, "image must be"),
-        ({"prompt": "x", "image": {"url": "https://x.example/a.png"}}, "image must be"),
-        ({"prompt": "x", "image": "none.png"}, "no such file"),
-        ({"prompt": "x", "image": "ftp://x.example/a.png"}, "http(s) URL"),
-        ({"prompt": "x", "promt": "y"}, "no such field: \"promt\""),
-        ({"prompt": "x", "overwrite": True}, "no such field"),
-        ({"prompt": "x", "name": "a", "out": "b.png"}, "contradict"),
-        ({"prompt": "x", "name": ""}, "name must be text"),
-        ({"prompt": "x", "name": 5}, "name must be text"),
-        ({"prompt": "x", "name": "a\0b"}, "name must be text"),
-        ({"prompt": "x", "name": "a/b"}, "without a folder"),
-        ({"prompt": "x", "name": "../b"}, "without a folder"),
-        ({"prompt": "x", "name": "/b.png"}, "without a folder"),
-        ({"prompt": "x", "name": "a\\b"}, "without a folder"),
-        ({"prompt": "x", "name": ".."}, "without a folder"),
-        ({"prompt": "x", "name": ".png"}, "without a folder"),
-        pytest.param({"prompt": "x", "name": "n" * 300}, "not writable", marks=needs_posix),
-        pytest.param({"prompt": "x", "out": "n" * 300 + ".png"}, "not writable", marks=needs_posix),
-        ({"prompt": "x", "out": ""}, "out must be text"),
-        ({"prompt": "x", "out": ["a"]}, "out must be text"),
-        ({"prompt": "x", "out": "taken/a.png"}, "a file in the way"),
-    ],
-)
+@pytest.mark.parametrize(("fields", "word"), [
+    ({}, "prompt is empty"),
+    ({"prompt": 5}, "prompt is empty"),
+    ({"prompt": "\ud800"}, "UTF-8"),
+    ({"prompt": "x", "size": 1024}, "WIDTHxHEIGHT"),
+    ({"prompt": "x", "n": [1]}, "from 1 to 10"),
+    ({"prompt": "x", "model": 5}, "model"),
+    ({"prompt": "x", "set": "quality=high"}, "set must be an object"),
+    ({"prompt": "x", "set": {"prompt": "y"}}, "use the prompt"),
+    ({"prompt": "x", "image": 5}, "image must be"),
+    ({"prompt": "x", "image": [5]}, "image must be"),
+    ({"prompt": "x", "image": {"url": "https://x.example/a.png"}}, "image must be"),
+    ({"prompt": "x", "image": "none.png"}, "no such file"),
+    ({"prompt": "x", "image": "ftp://x.example/a.png"}, "http(s) URL"),
+    ({"prompt": "x", "promt": "y"}, "no such field: \"promt\""),
+    ({"prompt": "x", "name": "a", "out": "b.png"}, "contradict"),
+    ({"prompt": "x", "name": ""}, "name must be text"),
+    ({"prompt": "x", "name": 5}, "name must be text"),
+    ({"prompt": "x", "name": "a\0b"}, "name must be text"),
+    ({"prompt": "x", "name": "../b"}, "without a folder"),
+    ({"prompt": "x", "name": "a\\b"}, "without a folder"),
+    ({"prompt": "x", "name": ".."}, "without a folder"),
+    pytest.param({"prompt": "x", "name": "n" * 300}, "not writable", marks=needs_posix),
+    ({"prompt": "x", "out": ["a"]}, "out must be text"),
+    ({"prompt": "x", "out": "taken/a.png"}, "a file in the way"),
+])
 def test_a_wrong_line_is_named_with_its_number(fields, word, here):
     (here / "taken").write_text("a file")
     text = rows({"prompt": "right"}) + "# a comment\n" + json.dumps(fields) + "\n" + rows({"prompt": "right too"})
@@ -188,12 +155,6 @@ def test_flags_are_the_defaults_of_every_line():
         (line.request.size, line.request.n, line.request.model) for line in found]
 
 
-def test_flags_hold_for_plain_prompts_too():
-    (line,) = good("a cat", size="512x512", n="2", set={"quality": "high"})
-    assert {"model": "gpt-image-2", "prompt": "a cat", "n": 2, "quality": "high", "size": "512x512",
-            "async": True} == line.request.payload()
-
-
 def test_set_of_a_line_is_laid_over_set_of_the_command():
     found = good(rows({"prompt": "a", "set": {"quality": "low", "seed": 7}}, {"prompt": "b"}), set={"quality": "high"})
     assert [{"quality": "low", "seed": 7}, {"quality": "high"}] == [line.request.extra for line in found]
@@ -216,10 +177,11 @@ def test_a_reference_file_is_read_once_for_all_lines(here):
     assert first.request.images[0] is second.request.images[0]
 
 
-def test_references_of_one_line_that_are_too_large_together_are_refused(here):
-    (here / "a.png").write_bytes(png(noise_bytes=15_000_000))
+def test_references_of_one_line_that_are_too_large_together_are_refused(here, monkeypatch):
+    monkeypatch.setattr(lines, "MAX_OF_ONE", lines.MAX_OF_ONE // 12)
+    (here / "a.png").write_bytes(png(noise_bytes=1_250_000))
     said = wrong(rows({"prompt": "1", "image": ["a.png"] * 2}, {"prompt": "2", "image": ["a.png"] * 3}))
-    assert ["line 2: the reference files of one order are too large together: 36 MB are allowed"] == said
+    assert ["line 2: the reference files of one order are too large together: 3 MB are allowed"] == said
 
 
 # --- places
@@ -243,26 +205,21 @@ def test_name_and_out_decide_where_a_line_goes(here):
     assert [".png", ".png", ".webp", ".png", None, ".jpg"] == [line.place.suffix for line in found]
 
 
-@pytest.mark.parametrize("name", ["two words", "it's", pytest.param('say "hi"', marks=needs_posix), "100%#1", "画", "-rf",
-                                  "$HOME"])
+@pytest.mark.parametrize("name", ["it's", pytest.param('say "hi"', marks=needs_posix), "画", "-rf", "$HOME"])
 def test_a_name_may_be_any_name_of_a_file(name, here):
     (line,) = good(rows({"prompt": "x", "name": name}))
     assert (name, ".png", str(here / "out")) == (line.place.stem, line.place.suffix, line.place.folder)
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ({"name": "a"}, {"name": "a"}),
-        ({"name": "a"}, {"name": "a.png"}),
-        ({"name": "a.png"}, {"name": "a.jpg"}),
-        ({"name": "a"}, {"out": "out/a.png"}),
-        ({"out": "a.png"}, {"out": "./b/../a.png"}),
-        ({"name": "a", "n": 2}, {"name": "a-2"}),
-        ({"name": "a-2"}, {"name": "a", "n": 3}),
-        ({}, {"name": "001-x"}),
-    ],
-)
+@pytest.mark.parametrize(("first", "second"), [
+    ({"name": "a"}, {"name": "a"}),
+    ({"name": "a.png"}, {"name": "a.jpg"}),
+    ({"name": "a"}, {"out": "out/a.png"}),
+    ({"out": "a.png"}, {"out": "./b/../a.png"}),
+    ({"name": "a", "n": 2}, {"name": "a-2"}),
+    ({"name": "a-2"}, {"name": "a", "n": 3}),
+    ({}, {"name": "001-x"}),
+])
 def test_two_lines_for_one_file_name_are_a_mistake(first, second):
     """The suffix is no difference: the service may send either as PNG."""
     assert ["line 3: the same file name as line 1"] == wrong(
