@@ -171,20 +171,15 @@ def test_fields_of_the_lines_and_flags_of_the_command_reach_the_service(batch, w
 # --- spending
 
 
-def test_a_batch_of_too_many_images_is_refused_with_the_sum(batch, write, service):
-    write(*({"prompt": prompt, "n": 3} for prompt in prompts(17)))
+def test_a_batch_of_too_many_images_is_refused_with_the_sum_of_what_would_be_ordered_now(batch, write, service):
+    lines = [{"prompt": prompt, "n": 3} for prompt in prompts(17)]
+    write(*lines)
     exit_status, answer = batch()
     assert (2, "too_many_images", "no", 0) == (exit_status, answer["error"]["code"], answer["charged"], len(service.posts))
     assert "51 images" in answer["error"]["message"] and "--max-images 50" in answer["error"]["message"]
     assert (0, 51) == (batch("--max-images", "51")[0], sum(post["n"] for post in service.json()))
-
-
-def test_only_what_would_be_ordered_now_counts_against_the_bound(batch, write, service):
-    write(*prompts(3))
-    assert 0 == batch("--max-images", "3")[0]
-    write(*prompts(6))
-    assert 0 == batch("--max-images", "3")[0]
-    assert 6 == service.orders
+    write(*lines, {"prompt": "one more"})
+    assert (0, 18) == (batch("--max-images", "1")[0], service.orders)
 
 
 def test_a_dry_run_shows_the_first_requests_and_sends_nothing(batch, write, service, project):
@@ -553,20 +548,16 @@ def test_a_batch_that_ran_out_of_time_is_finished_by_next_from_anywhere(batch, w
     assert 3 == len(list((project / "out put").glob("00?-*.png")))
 
 
-def test_polls_without_an_answer_do_not_outlast_the_time(batch, write, service):
-    service.on_poll(hang(30))
-    write(*prompts(4))
-    exit_status, answer = batch("--timeout", "2", budget=2)
-    assert (8, (0, 0, 4, 0)) == (exit_status, counts(answer))
-
-
-def test_orders_without_an_answer_are_unknown_when_the_time_is_up(batch, write, service):
+def test_neither_orders_nor_polls_without_an_answer_outlast_the_time(batch, write, service):
     service.on_post(ok(), hang(30))
+    service.on_poll(hang(30))
     write(*prompts(3))
     exit_status, answer = batch("--timeout", "2", "--concurrency", "3", budget=2)
-    assert (9, (1, 0, 0, 2), "yes") == (exit_status, counts(answer), answer["charged"])
+    assert (8, (0, 0, 1, 2), "yes") == (exit_status, counts(answer), answer["charged"])
     service.on_post(ok())
-    assert (9, 3) == (batch()[0], len(service.posts))
+    service.on_poll(completed())
+    exit_status, answer = batch()
+    assert (9, (1, 0, 0, 2), 3) == (exit_status, counts(answer), len(service.posts))
 
 
 # --- signals

@@ -161,30 +161,23 @@ def test_progress_moves_and_never_back(sandbox):
         assert [{"url": None, "status": task["status"]}] == task["data"]
 
 
-def test_what_the_page_shows_is_accepted(sandbox):
-    shown = {"model": "gpt-image-2", "size": "1024x1024", "n": 1, "image": ["https://example.com/reference-image.jpg"]}
-    assert order(sandbox, **shown)["data"]
-
-
 @pytest.mark.parametrize("fields", [
-    {"image": ["data:image/png;base64,iVBORw0KGgo=", "http://example.com/a.jpg"]}, {"image": []}, {"size": "auto"},
-    {"size": "16x4096"}, {"n": 10}, {"quality": {"any": ["thing"]}, "seed": None}, {"prompt": "Кошка 🐈 \ud800"},
+    {"model": "gpt-image-2", "size": "1024x1024", "n": 1, "image": ["https://example.com/reference-image.jpg"]},
+    {"image": ["data:image/png;base64,iVBORw0KGgo=", "http://example.com/a.jpg"]}, {"image": []},
+    {"size": "16x4096", "n": 10}, {"quality": {"any": ["thing"]}, "seed": None}, {"prompt": "Кошка 🐈 \ud800"},
 ])
-def test_what_can_be_meant_is_accepted(sandbox, fields):
+def test_what_the_page_shows_and_what_can_be_meant_is_accepted(sandbox, fields):
     assert order(sandbox, **fields, **{"async": True})["task_id"]
 
 
 @pytest.mark.parametrize("fields, named", [
-    ({"prompt": ""}, "prompt"), ({"prompt": " \n"}, "prompt"), ({"prompt": 7}, "prompt"), ({"prompt": None}, "prompt"),
-    ({"model": "dall-e-3"}, "model"), ({"model": None}, "model"),
+    ({"prompt": " \n"}, "prompt"), ({"prompt": 7}, "prompt"), ({"model": "dall-e-3"}, "model"),
     *(({"size": size}, "size") for size in (
-        "15x1024", "1024x4097", "1024", "1024X1024", " 1024x1024", "01024x1024", "1024x1024\n", "\u0661\u0662x1024",
-        "", 1024, None)),
-    *(({"n": n}, "n") for n in (0, 11, -1, 1.0, True, "1", None)),
+        "15x1024", "1024x4097", "1024X1024", "01024x1024", "1024x1024\n", "\u0661\u0662x1024", 1024)),
+    *(({"n": n}, "n") for n in (0, 11, 1.0, True)),
     *(({"image": image}, "image") for image in (
-        "https://example.com/a.png", [7], [None], ["cat.png"], ["file:///cat.png"], ["data:text/html,x"],
-        ["https://"], {})),
-    ({"async": "true"}, "async"), ({"async": 1}, "async"), ({"async": None}, "async"),
+        "https://example.com/a.png", [7], ["file:///cat.png"], ["data:text/html,x"], ["https://"])),
+    ({"async": 1}, "async"),
 ])
 def test_a_wrong_field_is_refused_by_its_name(sandbox, fields, named):
     status, message = refusal(sandbox, "POST", GENERATIONS, {"prompt": "a cat", **fields})
@@ -197,16 +190,15 @@ def test_every_wrong_field_is_named_at_once(sandbox):
     assert ["prompt", "size", "n"] == [part.split()[0] for part in message.split("; ")]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"{'prompt': 1}", b"\xff\xfe", b"[" * 100_000, b"[]", b'"a cat"', b"null"])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[]"])
 def test_a_body_that_is_no_json_object_is_refused(sandbox, body):
     assert 400 == refusal(sandbox, "POST", GENERATIONS, body)[0]
     assert 0 == sandbox.orders
 
 
 @pytest.mark.parametrize("sent", [
-    {}, {"Authorization": ""}, {"Authorization": "Bearer"}, {"Authorization": "Bearer "}, {"Authorization": KEY},
-    {"Authorization": "Basic " + KEY}, {"Authorization": "Bearer short"}, {"Authorization": f"Bearer two {KEY}"},
-    {"Authorization": "Bearer " + "x" * 513},
+    {}, {"Authorization": "Bearer "}, {"Authorization": "Basic " + KEY}, {"Authorization": "Bearer short"},
+    {"Authorization": f"Bearer two {KEY}"}, {"Authorization": "Bearer " + "x" * 513},
 ])
 def test_without_a_well_formed_key_nothing_is_ordered_or_told(sandbox, sent):
     task_id = order(sandbox, **{"async": True})["task_id"]
@@ -222,7 +214,7 @@ def test_any_well_formed_key_is_accepted(sandbox):
 
 
 @pytest.mark.parametrize("path", [
-    "/", "/api/v1", "/v1/images/generations", GENERATIONS + "/", TASKS, TASKS + "batch-uuid-example", TASKS + "a/b",
+    "/", GENERATIONS + "/", TASKS, TASKS + "batch-uuid-example",
     TASKS + "sandbox-1024x1024x11-mi4k2z9q-334-a1f", TASKS + "sandbox-9999x1024x1-mi4k2z9q-334-a1f",
     TASKS + "sandbox-1024x1024x1-MI4K2Z9Q-334-a1f", "/generations/img_abc123.png", "/generations/../sandbox",
     "/generations/sandbox-64x64x1-mi4k2z9q-334-a1f-1.png", "/generations/sandbox-64x64x1-mi4k2z9q-334-a1f-0.jpg",
@@ -232,8 +224,7 @@ def test_what_is_not_there_is_404(sandbox, path):
 
 
 @pytest.mark.parametrize("method, path, allowed", [
-    ("GET", GENERATIONS, "POST"), ("PUT", GENERATIONS, "POST"), ("POST", TASKS + "x", "GET, HEAD"),
-    ("DELETE", TASKS + "x", "GET, HEAD"), ("POST", "/sandbox", "GET, HEAD"),
+    ("GET", GENERATIONS, "POST"), ("DELETE", TASKS + "x", "GET, HEAD"), ("POST", "/sandbox", "GET, HEAD"),
 ])
 def test_a_wrong_method_is_405_and_says_which_is_right(sandbox, method, path, allowed):
     status, headers, _ = ask(sandbox, method, path, b"")
@@ -256,9 +247,7 @@ def test_a_header_that_only_announces_too_much_is_413_without_waiting_for_it(san
 
 
 @pytest.mark.parametrize("head, status", [
-    (b"", 411), (b"Transfer-Encoding: chunked\r\n", 411),
-    (b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n", 411), (b"Content-Length: many\r\n", 400),
-    (b"Content-Length: -1\r\n", 400), (b"Content-Length: 1_0\r\n", 400),
+    (b"", 411), (b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n", 411), (b"Content-Length: 1_0\r\n", 400),
     (b"Content-Length: 2\r\nContent-Length: 3\r\n", 400), (b"Content-Length: 1000\r\n", 400),
     (b"X: " + b"x" * 70_000 + b"\r\n", 431), (b"X: y\r\n" * 200, 431),
 ])
@@ -287,16 +276,11 @@ def test_one_connection_carries_many_requests_also_after_a_refusal(sandbox):
         connection.request(method, path, body, TOKEN)
         answer = connection.getresponse()
         content = answer.read()
-        assert status == answer.status
-        assert (0 if method == "HEAD" else int(answer.headers["Content-Length"])) == len(content)
+        length = int(answer.headers["Content-Length"])
+        assert (status, True) == (answer.status, length > 0)
+        assert (0 if method == "HEAD" else length) == len(content)
         assert first is connection.sock
     connection.close()
-
-
-def test_head_has_the_length_but_no_body(sandbox):
-    answer = raw(sandbox, b"HEAD /sandbox HTTP/1.1\r\nConnection: close\r\n\r\n")
-    assert b"\r\nContent-Length: 26\r\n" in answer  # of {"orders": 0, "images": 0}
-    assert answer.endswith(b"\r\n\r\n")
 
 
 def test_a_silent_client_is_dropped_without_a_trace(monkeypatch, capfd):
@@ -348,15 +332,9 @@ def test_urls_carry_the_host_that_the_client_used(sandbox):
 # Pictures.
 
 
-@pytest.mark.parametrize("size", ["16x16", "17x4096", "4096x17", "1536x1024", "333x77"])
-def test_a_picture_has_exactly_the_size_asked_for(sandbox, size):
-    width, height, _, _ = picture(fetch(sandbox, order(sandbox, size=size)["data"][0]["url"]))
-    assert size == f"{width}x{height}"
-
-
-def test_auto_and_no_size_are_1024(sandbox):
-    for fields in ({}, {"size": "auto"}):
-        assert (1024, 1024) == picture(fetch(sandbox, order(sandbox, **fields)["data"][0]["url"]))[:2]
+@pytest.mark.parametrize("given, size", [("16x16", (16, 16)), ("4096x17", (4096, 17)), ("auto", (1024, 1024))])
+def test_a_picture_has_exactly_the_size_asked_for(sandbox, given, size):
+    assert size == picture(fetch(sandbox, order(sandbox, size=given)["data"][0]["url"]))[:2]
 
 
 def test_the_pictures_of_a_task_and_of_two_tasks_differ(sandbox):
@@ -413,7 +391,7 @@ def test_orders_and_images_are_counted_exactly_from_many_threads():
         with Sandbox() as sandbox:
             def work():
                 begin.wait()
-                for _ in range(2000):
+                for _ in range(500):
                     sandbox.accept("a cat", 64, 64, 3)
             threads = [threading.Thread(target=work) for _ in range(8)]
             for thread in threads:
@@ -422,7 +400,7 @@ def test_orders_and_images_are_counted_exactly_from_many_threads():
             begin.set()
             for thread in threads:
                 thread.join()
-            assert {"orders": 16000, "images": 48000} == json.loads(ask(sandbox, "GET", "/sandbox", headers={})[2])
+            assert {"orders": 4000, "images": 12000} == json.loads(ask(sandbox, "GET", "/sandbox", headers={})[2])
     finally:
         sys.setswitchinterval(interval)
 
@@ -484,7 +462,7 @@ def test_a_taken_port_is_an_oserror_and_is_free_again_after_stop(sandbox):
             assert sandbox.base_url == second.base_url
 
 
-@pytest.mark.parametrize("seconds", [-1, 3601, float("nan"), float("inf")])
+@pytest.mark.parametrize("seconds", [-1, 3601, float("nan")])
 def test_a_task_cannot_take_a_time_that_its_id_cannot_carry(seconds):
     with pytest.raises(ValueError):
         Sandbox(seconds=seconds)
