@@ -13,6 +13,7 @@ import pytest
 import requests
 import trustme
 from faulty import (
+    SUBMIT,
     Answer,
     ConnectProxy,
     Request,
@@ -34,7 +35,6 @@ from pictures import png
 from platforms import KILLED, TICK_S, WINDOWS, needs_linux
 from running import CANARY, SYSTEM, Run, assert_no_key, assert_no_leftovers
 
-SUBMIT = "/api/v1/images/generations"
 ORDER = {"prompt": "a cat", "async": True}
 
 

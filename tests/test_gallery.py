@@ -264,13 +264,6 @@ def test_records_of_any_content_and_types_still_make_a_page(tmp_path, free, wron
     assert {image["src"] for image in page.all("img")} <= {"./fox.png", "./good.png"}
 
 
-def test_torn_and_foreign_records_are_passed_over(tmp_path):
-    put_picture(tmp_path, "fox.png")
-    (tmp_path / ".image2" / "torn.json").write_text('{"version": 1, "id": "a')
-    (tmp_path / ".image2" / "foreign.json").write_text("[1, 2]")
-    assert ["picture"] == made(tmp_path).kinds
-
-
 # --- the page itself
 
 

@@ -8,12 +8,10 @@ import json
 import re
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
 import zlib
-from pathlib import Path
 
 import pytest
 from faulty import reset_at_close
@@ -23,7 +21,6 @@ from image2_cli.sandbox import KEY, Sandbox
 GENERATIONS = "/api/v1/images/generations"
 TASKS = "/api/v1/images/tasks/"
 TOKEN = {"Authorization": f"Bearer {KEY}"}
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
 @pytest.fixture
@@ -200,17 +197,12 @@ def test_a_body_that_is_no_json_object_is_refused(sandbox, body):
     {}, {"Authorization": "Bearer "}, {"Authorization": "Basic " + KEY}, {"Authorization": "Bearer short"},
     {"Authorization": f"Bearer two {KEY}"}, {"Authorization": "Bearer " + "x" * 513},
 ])
-def test_without_a_well_formed_key_nothing_is_ordered_or_told(sandbox, sent):
+def test_nothing_is_ordered_or_told_without_a_key_and_any_well_formed_one_will_do(sandbox, sent):
     task_id = order(sandbox, **{"async": True})["task_id"]
     assert 401 == refusal(sandbox, "POST", GENERATIONS, {"prompt": "a cat"}, sent)[0]
     assert 401 == refusal(sandbox, "GET", TASKS + task_id, None, sent)[0]
     assert 1 == sandbox.orders
-
-
-def test_any_well_formed_key_is_accepted(sandbox):
-    assert re.fullmatch(r"[\x21-\x7e]{8,512}", KEY)
-    sent = {"Authorization": "bearer canary-0123-not-a-real-one"}
-    assert 200 == ask(sandbox, "POST", GENERATIONS, {"prompt": "a cat", "async": True}, sent)[0]
+    assert 200 == ask(sandbox, "GET", TASKS + task_id, None, {"Authorization": "bearer canary-0123-not-a-real-one"})[0]
 
 
 @pytest.mark.parametrize("path", [
@@ -478,9 +470,3 @@ def test_the_log_has_one_line_a_request_and_no_secret():
     assert [f"POST {GENERATIONS} 200", "GET /sandbox 200", "GET /%1B%5B31m 404", "- - 400"] == lines
 
 
-def test_it_works_where_nothing_is_installed():
-    program = ("import sys\nsys.path.insert(0, sys.argv[1])\nfrom image2_cli.sandbox import Sandbox\n"
-               "with Sandbox() as sandbox:\n    print(sandbox.base_url)\n"
-               "print([name for name in ('requests', 'urllib3', 'dotenv') if name in sys.modules])")
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", program, str(SCRIPTS)], capture_output=True, text=True)
-    assert ("", "[]") == (done.stderr, done.stdout.split("\n")[1])
