@@ -7,7 +7,7 @@ import os
 import time
 
 import pytest
-from image2_cli import recorded
+from image2_cli import place, recorded
 from image2_cli.recorded import MAX_RECORD, SENDING, STATES, SUBMITTED, UNKNOWN, Record
 from platforms import needs_posix
 
@@ -64,7 +64,7 @@ def test_a_file_of_another_kind_is_not_read(tmp_path):
 WRONG = {
     "id": [None, 5, "", "../../../etc/passwd-0123456789abcdefg", "x" * 36, [], "0" * 35, "0" * 37],
     "state": [None, 5, "odd", [], {}], "service": [None, 5, []], "fingerprint": [None, 5],
-    "stem": [None, 5, "../x", "a/b", "/etc/cron.d/x", "a\\b", "a\0b"], "request": [None, [], "text"],
+    "stem": [None, 5, "../x", "a/b", "/etc/cron.d/x", "a\0b"], "request": [None, [], "text"],
     "task_id": [5, "", "..", "a/b", "a b", [], "x" * 129], "status": [5, [], {}], "suffix": [5, []],
     "created_s": ["now", True, -1, float("nan"), float("inf"), 10**400, 10**11],
     "sent_s": ["now", [], float("nan"), 10**400],
@@ -91,6 +91,13 @@ def test_an_order_whose_pictures_were_kept_is_known_to_be_accepted(read, tmp_pat
     assert state == read(state=state)["state"]
     (tmp_path / ".image2" / "one.json.data").touch()
     assert (SUBMITTED if state in (SENDING, UNKNOWN) else state) == read(state=state)["state"]
+
+
+@pytest.mark.parametrize("name", ["we\\ird", "a b", ".hidden", "caf\u00e9\udce9", "a\nb", "x" * 200])
+def test_every_name_that_may_be_given_to_a_picture_may_stand_in_its_record(read, name):
+    """`--out we\\ird.png` made a record that was never read again, so that the same command paid twice."""
+    stem = place.resolve(f"{name}.png").stem
+    assert stem == read(stem=stem)["stem"]
 
 
 def test_a_record_that_was_moved_with_its_pictures_knows_where_they_are(read, tmp_path):

@@ -74,7 +74,7 @@ def _is_record(value) -> bool:
     return (re.fullmatch(r"[0-9a-f-]{36}", str(value.get("id"))) is not None
             and value.get("state") in STATES
             and all(isinstance(text, str) for text in texts)
-            and not {"/", "\\", "\0"} & set(value["stem"])  # it becomes a file's name
+            and not {os.sep, os.altsep, "\0"} & set(value["stem"])  # it becomes a file's name; "we\\ird" is one on POSIX
             and isinstance(value.get("request"), dict)
             and (value.get("task_id") is None or is_task_id(value["task_id"]))
             and all(isinstance(value.get(name), (str, type(None))) for name in ("status", "suffix"))
