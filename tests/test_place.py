@@ -85,6 +85,13 @@ def test_a_file_in_the_way_is_named(out, folder):
 
 
 @needs_posix
+@pytest.mark.parametrize("out", ["caf\udce9", "caf\udce9/fox.png", "caf\udce9.png"])
+def test_a_name_that_no_answer_could_tell_is_refused(out, folder):
+    """`next` named another folder, and the batch there was paid a second time."""
+    assert "is no UTF-8" in mistake(resolve(out), 1)
+
+
+@needs_posix
 def test_a_dangling_link_is_in_the_way_too(folder):
     (folder / "link").symlink_to("nowhere")
     assert "in the way" in mistake(resolve("link"), 1)

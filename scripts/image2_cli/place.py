@@ -40,6 +40,10 @@ def resolve(out: str | None, overwrite: bool = False) -> Place:
 def mistake(place: Place, images: int) -> str | None:
     """Why `images` pictures cannot be written there, or None. Looks only; `make` is what tries."""
     named = os.path.join(place.folder, "%s%s" % (place.stem, place.suffix)) if place.stem else place.folder
+    try:
+        named.encode("utf-8")
+    except UnicodeEncodeError:  # no answer could name it, and a `next` that names another folder pays again
+        return "--out %s is no UTF-8: choose another name" % shown(named, 200)
     if place.stem and os.path.isdir(named):
         return "--out %s is a folder with a picture's ending: choose another name" % shown(named, 200)
     standing = place.folder
@@ -110,6 +114,14 @@ def first_number(place: Place, stem: str, count: int) -> int:
               for step in range(count) for ending in SUFFIXES):
         number += 1
     return number
+
+
+def stood_at(path: str, wall_s: float) -> bool:
+    """Has this file, if there is one, not been written since that second of the wall clock?"""
+    try:
+        return os.lstat(path).st_mtime <= wall_s
+    except OSError:
+        return True
 
 
 def own_file(folder: str, stem: str, ending: str, beginning: bytes) -> str:
