@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image2_cli import answer
-from image2_cli.errors import CODES, Image2Error
+from image2_cli.errors import CODES, NO_PICTURE, Image2Error, of_image
 from image2_cli.task import ImageResult, Task
 from platforms import needs_posix
 
@@ -69,7 +69,7 @@ def test_before_any_is_saved_the_images_are_those_of_the_task_that_can_be_had_or
                 ImageResult(2, error="dark"), ImageResult(3, data="AAAA"))
     told = answer.of_order(order(task=seen))
     assert [{"index": 0, "path": None, "url": "https://x/0.png", "revised_prompt": "A fox"},
-            {"index": 2, "path": None, "url": None, "error": {"code": "task_failed", "message": "dark"}}] == told["images"]
+            {"index": 2, "path": None, "url": None, "error": of_image("task_failed", NO_PICTURE, "dark")}] == told["images"]
 
 
 @pytest.mark.parametrize(("status", "of_task", "error", "expected"), [

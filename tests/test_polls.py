@@ -355,6 +355,27 @@ def test_a_picture_that_comes_late_is_still_saved(run, service, project):
     assert 0 == done.exit
 
 
+HALF = {"status": "completed", "data": [{"url": "http://127.0.0.1:1/0.png", "status": "completed"}, {"status": "pending"}]}
+
+
+@pytest.mark.parametrize("post, poll", [(ok(**HALF), completed()), (ok(), completed(n=1)), (ok(), completed(**HALF))],
+                         ids=["in the answer to the order", "too few", "one without a link"])
+def test_completed_a_moment_early_loses_no_picture(run, service, project, post, poll):
+    service.on_post(post)
+    service.on_poll(poll, completed())
+    done = run("generate", "a cat", "--n", "2", *FAST)
+    hold(done, service, project, 10)
+    assert (0, 2) == (done.exit, len(done.json["images"]))
+
+
+def test_a_completed_task_of_errors_alone_has_failed(run, service, project):
+    service.on_poll(completed(data=[{"error": "policy"}, {"error": {"message": "policy"}}]))
+    done = run("generate", "a cat", "--n", "2", *FAST)
+    hold(done, service, project, 10)
+    assert (6, "task_failed", "policy", None) == (done.exit, done.json["error"]["code"],
+                                                  done.json["error"]["server_message"], done.json["next"])
+
+
 def test_the_order_of_the_images_is_that_of_the_service(run, service, project):
     service.on_file(lambda request: picture(png(10 + int(request.path[-5]), 10)))
     done = run("generate", "a cat", "--n", "4", *FAST)

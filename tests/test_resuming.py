@@ -17,7 +17,7 @@ from image2_cli.clock import Clock
 from image2_cli.errors import Image2Error
 from image2_cli.order import Order, Tools
 from image2_cli.recorded import FINISHED, SENDING, SUBMITTED
-from image2_cli.records import Store
+from image2_cli.records import OWNER, Store
 from image2_cli.request import build
 from image2_cli.settings import Key, Settings
 from pictures import png
@@ -343,6 +343,32 @@ def test_an_order_whose_sending_cannot_be_recorded_is_not_sent_and_costs_nothing
     with pytest.raises(Image2Error) as told:
         order.submit(request, clock.now() + 5)
     assert ("output_not_writable", "no", 0) == (told.value.code, order.charged, len(service.posts))
+
+
+def test_an_order_whose_fate_became_unknown_while_the_machine_slept_is_not_repeated(service, tmp_path):
+    """The 15 minutes counted from the sending: a laptop that was closed in the POST woke to an order that was forgotten."""
+    class Asleep(Clock):
+        slept = -16 * 60
+
+        def wall(self):
+            return super().wall() + self.slept
+
+    def wake(request):
+        Asleep.slept = 0
+        return page(502)
+
+    service.on_post(wake)
+    place, clock, store = places.resolve(str(tmp_path)), Asleep(), Store(str(tmp_path))
+    tools = Tools(Api(Settings(service.base_url, Key(CANARY), "here"), clock), clock, store, None, service.base_url, True)
+    request, _mistakes = build({"prompt": "a cat"})
+    order = Order(tools, place)
+    order.take(request, "a-cat")
+    with pytest.raises(Image2Error):
+        order.send(request, 5)
+    store.unlock(order.record["id"], OWNER)
+    with pytest.raises(Image2Error) as told:
+        Order(tools, place).take(request, "a-cat")
+    assert ("outcome_unknown", 1) == (told.value.code, len(service.posts))
 
 
 def test_the_command_that_orders_decides_on_overwriting(service, run, project):

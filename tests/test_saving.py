@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from aftermath import pictures_in, run_next
+from aftermath import pictures_in, records_in, run_next
 from faulty import (
     HTML,
     ConnectProxy,
@@ -193,6 +193,14 @@ def test_overwrite_still_holds_in_the_command_that_goes_on(service, run, project
     assert PNG == (project / "cat.png").read_bytes()
 
 
+def test_overwrite_means_what_stood_there_and_no_picture_that_was_paid_for_since(service, run, project):
+    service.on_poll(pending(), completed())
+    assert 8 == run("generate", "a cat", "--out", "fox.png", "--overwrite", *QUICK, "--timeout", "0.1").exit
+    assert 0 == run("generate", "a dog", "--out", "fox.png", *QUICK).exit
+    assert 0 == run("wait", "--out", ".", *QUICK).exit
+    assert ["fox-2.png", "fox.png"] == pictures_in(project)
+
+
 @needs_posix
 def test_a_folder_that_is_a_link_is_used_and_stays_one(service, run, project):
     (project / "real").mkdir()
@@ -338,9 +346,10 @@ def test_a_disk_that_was_full_before_is_found_before_paying(service, run, small_
     assert (2, "output_not_writable", 0) == (done.exit, done.json["error"]["code"], len(service.posts))
 
 
-@needs_linux
-def test_a_disk_full_to_the_last_byte_still_ends_with_the_task_and_its_link(service, run, small_disk, project):
-    def fill(request):
+@pytest.fixture
+def fill(small_disk):
+    """Take the last byte of it."""
+    def bound():
         with open(small_disk / ".filler", "wb", buffering=0) as file:
             for size in (1 << 20, 4096):
                 while True:
@@ -348,9 +357,27 @@ def test_a_disk_full_to_the_last_byte_still_ends_with_the_task_and_its_link(serv
                         file.write(bytes(size))
                     except OSError:
                         break
-        return completed()
 
-    service.on_poll(fill, completed())
+    return bound
+
+
+@needs_linux
+@pytest.mark.parametrize("verb", ["generate", "batch"])
+def test_a_disk_that_is_full_when_the_order_is_accepted_still_keeps_its_task(service, run, small_disk, project, fill, verb):
+    """A batch tells no task ids: what was in no record was lost."""
+    service.on_post(lambda request: fill() or ok())
+    (project / "orders.txt").write_text("a cat\n")
+    done = run(verb, "a cat" if verb == "generate" else "orders.txt", "--out", small_disk, *QUICK)
+    assert (10, "yes") == (done.exit, done.json["charged"])
+    assert ["task-1"] == [record["task_id"] for record in records_in(small_disk)]
+    (small_disk / ".filler").unlink()
+    assert 0 == run("wait", "--out", small_disk, *QUICK).exit
+    assert 1 == service.orders and any(name.endswith("cat.png") for name in pictures_in(small_disk))
+
+
+@needs_linux
+def test_a_disk_full_to_the_last_byte_still_ends_with_the_task_and_its_link(service, run, small_disk, project, fill):
+    service.on_poll(lambda request: fill() or completed(), completed())
     done = run("generate", "a cat", "--n", "1", "--out", small_disk, *QUICK)
     assert (10, "task-1", "yes") == (done.exit, done.json["task_id"], done.json["charged"])
     assert done.json["images"][0]["url"]

@@ -57,10 +57,11 @@ def error(code, **known):
     return Image2Error(code, "words", **known)
 
 
-def followed(*answers, seconds=100.0, resumed=False, age=0.0, interval=None, round_trip=0.0, floor=1.0):
+def followed(*answers, seconds=100.0, resumed=False, age=0.0, interval=None, round_trip=0.0, floor=1.0,
+             wanted=1):
     """Wait for a task: (over, the looks, the watch), times counted from the start of the waiting."""
     clock = Clock()
-    watch = Watch("t-1", clock.now() - age, clock.now(), resumed, interval, floor)
+    watch = Watch("t-1", clock.now() - age, clock.now(), resumed, interval, floor, wanted)
     script = Script(clock, *answers, round_trip=round_trip)
     over = wait_for(watch, script, clock, clock.now() + seconds)
     return over, [(round(at - 1000, 6), allowed) for at, allowed in script.looks], watch
@@ -382,6 +383,8 @@ def test_a_picture_that_a_completed_task_does_not_show_yet_is_waited_for():
     whole = half._replace(images=(half.images[0], ImageResult(1, "https://image2.test/1.png")))
     over, looks, watch = followed(half, half, whole)
     assert (True, whole, 3) == (over, watch.task, len(looks))
+    one = half._replace(images=half.images[:1])
+    assert (1, 4) == (len(followed(one)[1]), len(followed(one, wanted=2)[1]))
 
 
 @pytest.mark.parametrize("other", [ImageResult(1, status="failed"), ImageResult(1, error="refused")])

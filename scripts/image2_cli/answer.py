@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 
-from .errors import Image2Error
+from .errors import NO_PICTURE, Image2Error, of_image
 
 MAX_BYTES = 60_000  # of one answer
 FEW = 10
@@ -100,7 +100,7 @@ def shell(words) -> str:
 
 
 def _seen(image) -> dict:
-    error = {"code": "task_failed", "message": image.error} if image.error else None
+    error = of_image("task_failed", NO_PICTURE, image.error) if image.error else None
     return {"index": image.index, "path": None, "url": image.url, "revised_prompt": image.revised_prompt, "error": error}
 
 

@@ -103,7 +103,8 @@ def _failure_of(record):
     short = max(asked - len(record.images), 0) if isinstance(asked, int) else 0
     if not error and not failed and not short:
         return None
-    reason = str(next(filter(None, (one.get("message") for one in [error, *failed])), "")) or None
+    said = [one.get("server_message") or one.get("message") for one in [error, *failed]]
+    reason = str(next(filter(None, said), "")) or None
     if any(image.get("path") for image in record.images):
         return Image2Error("some_failed", "%d images did not come in an earlier run." % (len(failed) + short),
                            server_message=reason)

@@ -40,6 +40,15 @@ CODES = {
 }
 
 
+NO_PICTURE = "The service made no picture of it."
+
+
+def of_image(code: str, message: str, server_message: str | None = None) -> dict:
+    """The `error` of one image among others; the service's words only where they are data."""
+    told = {"code": code, "message": message}
+    return {**told, "server_message": server_message} if server_message else told
+
+
 class Image2Error(Exception):
     """Anything that ends a run, or one image of it, otherwise than well.
 

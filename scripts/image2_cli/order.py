@@ -18,7 +18,7 @@ from .pace import LONGEST_RETRY_AFTER_S, backoff
 from .request import ImageRequest
 from .saving import found, list_links, save_missing
 from .task import ImageResult, Task
-from .waiting import Watch, wait_for
+from .waiting import Watch, is_whole, wait_for
 
 TRIES = 3  # of a POST that provably was not accepted
 SAVING_S = 3.0  # what saving may take past the time of the wait: a finished task should not end unsaved
@@ -123,11 +123,10 @@ class Order:
                   suffix=self.place.suffix)
         try:
             task = self.tools.api.submit(body, self.record["id"], min(SUBMIT_S, seconds) if asynchronous else seconds)
-        except Image2Error as error:
-            self.note(state=recorded.NOT_SENT if error.charged == "no" else recorded.UNKNOWN, error=error.as_json())
-            raise
-        except Interrupted as signalled:
-            self.note(state=recorded.NOT_SENT if signalled.charged == "no" else recorded.UNKNOWN)
+        except (Image2Error, Interrupted) as end:
+            # from now on its fate is unknown: a laptop that slept in the POST must not wake to an order that is forgotten
+            self.note(state=recorded.NOT_SENT if end.charged == "no" else recorded.UNKNOWN, sent_s=clock.wall(),
+                      error=end.as_json() if isinstance(end, Image2Error) else None)
             raise
         self.task = task
         if any(image.data for image in task.images) and not task.id:
@@ -150,23 +149,23 @@ class Order:
         """What to wait for, or None where nothing more will come. `floor`: the shortest step between looks."""
         if self.task is None or self.task_id is None:
             self._remember_images()
-        settled = self.task.outcome == "failed" or (self.task.outcome == "done"
-                                                    and any(image.is_there for image in self.task.images))
+        settled = self.task.outcome == "failed" or (self.task.outcome == "done" and is_whole(self.task, self.asked))
         if self.task_id is None or (settled and not self.resumed):
             return None
         clock = self.tools.clock
         accepted_s = (self.record or {}).get("accepted_s")
         age = max(0.0, clock.wall() - accepted_s) if isinstance(accepted_s, (int, float)) else AGE_OF_A_STRANGER_S
         return Watch(self.task_id, clock.now() - age, clock.now(), self.resumed or not self.record,
-                     self.tools.interval, floor)
+                     self.tools.interval, floor, self.asked)
 
     def settle(self, watch):
         """The task is over: take over what was seen. Raises `task_failed` or `no_images`."""
         if watch:
             self.task = watch.task
-        if self.task.outcome == "failed":
+        images = self.task.images
+        if self.task.outcome == "failed" or (images and all(image.error and not image.is_there for image in images)):
             raise self.failure()
-        if not any(image.is_there for image in self.task.images):
+        if not any(image.is_there for image in images):
             self._adopt()
             raise Image2Error("no_images", "The task is completed, but the service shows no image of it yet. Look again "
                               "later; it is free.")
@@ -196,6 +195,12 @@ class Order:
         self._finish()
 
     @property
+    def asked(self) -> int:
+        """The number of images ordered; 1 where only the service knows."""
+        asked = ((self.record or {}).get("request") or {}).get("n")
+        return asked if type(asked) is int else 1
+
+    @property
     def stem(self) -> str:
         """The file's name without number and suffix."""
         return self.place.stem or self.record.get("stem") or "image2-%s" % places.slug(self.task_id)
@@ -209,15 +214,14 @@ class Order:
                    error=None)
         if not unsaved:
             self.tools.store.drop_stash(self.record)
-        asked = (self.record.get("request") or {}).get("n")
-        short = asked - len(self.images) if isinstance(asked, int) and asked > len(self.images) else 0
+        short = max(0, self.asked - len(self.images))
         total = len(self.images) + short
         if unsaved:
             raise Image2Error("not_saved", "%d of %d images are paid for but not saved; `images` has the reasons. Run "
                               "`next`: it is free." % (len(unsaved), total))
         if failed or short:
-            raise Image2Error("some_failed", "%d of %d images did not come%s." % (
-                len(failed) + short, total, ": " + failed[0]["error"]["message"] if failed else ""))
+            raise Image2Error("some_failed", "%d of %d images did not come." % (len(failed) + short, total),
+                              server_message=failed[0]["error"].get("server_message") if failed else None)
 
     def _adopt(self):
         """A task that was made elsewhere gets a record here, so that it can be gone on with."""
@@ -258,7 +262,7 @@ class Order:
                 raise Image2Error("output_not_writable", "The record of the order cannot be written (%s); nothing was "
                                   "sent. Choose another --out." % (error.strerror or error)) from None
             warning = "The record could not be written (%s)." % (error.strerror or error)
-            if warning not in self.warnings:
+            if not self.tools.store.write_over(self.record) and warning not in self.warnings:
                 self.warnings.append(warning)
 
     def failure(self) -> Image2Error:

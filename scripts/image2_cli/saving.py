@@ -9,7 +9,7 @@ from __future__ import annotations
 from . import download
 from . import place as places
 from .clock import Overdue
-from .errors import Image2Error
+from .errors import NO_PICTURE, Image2Error, of_image
 from .waiting import LOOK_S
 
 AT_ONCE = 4  # downloads
@@ -18,9 +18,7 @@ AT_ONCE = 4  # downloads
 def save_missing(order, deadline: float):
     """Save every picture of the order's task that does not stand on disk yet; `order.images` says what became of each."""
     clock = order.tools.clock
-    ordered = order.record  # what was said to the command that ordered
-    order.place = order.place._replace(overwrite=order.place.overwrite or ordered.get("overwrite") is True,
-                                       suffix=order.place.suffix or ordered.get("suffix"))
+    order.place = order.place._replace(suffix=order.place.suffix or order.record.get("suffix"))
     before = {image.get("index"): image for image in order.record.images}
     for old in download.leftovers(order.place.folder, order.record["id"]) if order.resumed else ():
         download.remove(old)
@@ -61,7 +59,7 @@ def _fetch(order, wanted, first_number, deadline) -> list:
         parts = download.make_parts(order.place.folder, order.record["id"], len(wanted))
     except download.NotSaved as error:
         for image in wanted:
-            order.images[image.index]["error"] = {"code": error.code, "message": error.message}
+            order.images[image.index]["error"] = of_image(error.code, error.message)
         return []
 
     def fetching(image, part):
@@ -86,7 +84,7 @@ def _fetch(order, wanted, first_number, deadline) -> list:
                 raise error
             if getattr(error, "stale", False):
                 stale.append(image)
-            entry["error"] = {"code": error.code, "message": error.message}
+            entry["error"] = of_image(error.code, error.message)
     finally:
         for part in parts:
             download.remove(part)
@@ -95,11 +93,11 @@ def _fetch(order, wanted, first_number, deadline) -> list:
 
 def _publish(order, entry, saved, number):
     """Name a verified picture; the record says so first, so that a kill in between loses nothing."""
-    place, store = order.place, order.tools.store
+    place = order.place
     extension = places.extension_for(place, saved.format)
     while True:
         path = places.path_of(place, order.stem, number, extension)
-        overwrite = place.overwrite and store.claim(path, order.record["id"])
+        overwrite = _may_replace(order, path)
         entry.update(path=path, width=saved.width, height=saved.height, sha256=saved.sha256, error=None)
         order.note(images=order.images)
         try:
@@ -112,6 +110,17 @@ def _publish(order, entry, saved, number):
     _warn_of(order, entry, saved.format, extension)
     order.tools.tell.saved(path)
     return None
+
+
+def _may_replace(order, path) -> bool:
+    """Was this command told to overwrite, or the one that ordered, which did not mean what came there since?"""
+    if not order.place.overwrite and not (_may_overwrite(order) and places.stood_at(path, order.record["sent_s"] or 0.0)):
+        return False
+    return order.tools.store.claim(path, order.record["id"])
+
+
+def _may_overwrite(order) -> bool:
+    return order.place.overwrite or order.record.get("overwrite") is True
 
 
 def _warn_of(order, entry, format_name, extension):
@@ -127,7 +136,7 @@ def _numbers(order) -> int:
     taken = {image.get("path") for image in order.images}
     if any(taken - {None}):
         return 1  # going on beside pictures of this very order
-    return places.first_number(order.place, order.stem, len(order.images))
+    return places.first_number(order.place._replace(overwrite=_may_overwrite(order)), order.stem, len(order.images))
 
 
 def _fresh(order, stale, deadline) -> list:
@@ -148,12 +157,12 @@ def found(image) -> dict:
 
 
 def _failed_image(image) -> dict:
-    return {**found(image), "error": {"code": "task_failed", "message": image.error or image.status or "no image"}}
+    return {**found(image), "error": of_image("task_failed", NO_PICTURE, image.error or image.status)}
 
 
 def _unsaved_image(image) -> dict:
     # no file was wanted, but to forget it would lose it
-    return {**found(image), "error": {"code": "not_saved", "message": "it came inside the answer, without a URL"}}
+    return {**found(image), "error": of_image("not_saved", "it came inside the answer, without a URL")}
 
 
 def _is_saved(image: dict) -> bool:

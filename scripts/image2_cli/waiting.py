@@ -20,16 +20,23 @@ EMPTY_LOOKS = 4  # looks at a task that is completed but does not show every ima
 LOOK_S, MIN_LOOK_S = 15.0, 2.0  # an answer may take so long; near the deadline no less than this
 
 
+def is_whole(task: Task, wanted: int = 1) -> bool:
+    """Is it known of every image of a completed task what became of it? Some services say completed a moment early."""
+    return len(task.images) >= max(1, wanted) and all(
+        image.is_there or image.is_over or image.error for image in task.images)
+
+
 class Watch:
     """One task under observation: what was last seen, and when to look next.
 
     `accepted_at` and `due` are in the clock's seconds. `interval` replaces the schedule; `floor` is its
-    shortest step.
+    shortest step. `wanted`: the images it was ordered to make, where that is known.
     """
 
     def __init__(self, task_id: str, accepted_at: float, now: float, resumed: bool = False, interval=None,
-                 floor: float = 1.0):
+                 floor: float = 1.0, wanted: int = 1):
         self.task_id, self.accepted_at, self.interval, self.floor = task_id, accepted_at, interval, floor
+        self.wanted = wanted
         self.due = now if resumed else max(now, accepted_at + (interval or FIRST_LOOK_S))
         self.task = None  # the last Task seen
         self.trouble = None  # the Image2Error of the last look, None after a good one
@@ -44,7 +51,7 @@ class Watch:
         if task.outcome == "failed":
             return True
         if task.outcome == "done":
-            if task.images and all(image.is_there or image.is_over or image.error for image in task.images):
+            if is_whole(task, self.wanted):
                 return True
             self._empty += 1
             if self._empty >= EMPTY_LOOKS:
