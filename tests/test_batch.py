@@ -18,7 +18,7 @@ import types
 from pathlib import Path
 
 import pytest
-from aftermath import run_next
+from aftermath import edit_record, run_next
 from faulty import (
     closed_port,
     completed,
@@ -366,6 +366,16 @@ def test_the_last_of_several_records_of_a_line_counts(failed_s, done_s, state, n
     tools = order_room.Tools(None, None, store, None, "somewhere", True)
     (entry,) = entries.prepare([line], lambda place: tools, False, False)
     assert state == entry.state
+
+
+def test_a_clock_that_was_set_back_pays_no_line_again(batch, write, service, project):
+    """The failed order of tomorrow was the last one for good: each --retry-failed ordered and hid one more."""
+    write("a cat")
+    service.on_poll(failed("no"), completed())
+    assert 6 == batch()[0]
+    edit_record(project / "image2-output", created_s=time.time() + 86400)
+    for flags in (["--retry-failed"], ["--retry-failed"], []):
+        assert (0, 2) == (batch(*flags, most=2)[0], service.orders)
 
 
 @pytest.mark.parametrize(("post", "exit_status", "code"), [

@@ -20,6 +20,7 @@ class Entry:
         self.line, self.order = line, order
         self.state, self.error = UNFINISHED, None
         self.watch = None
+        self.replaced_s = 0.0  # when the order was made that this one is to replace
 
     @property
     def to_order(self) -> bool:
@@ -74,16 +75,22 @@ def _joined(line, tools, record, is_ours, again, unknown_again) -> Entry:
     if record["state"] in (recorded.SENDING, recorded.UNKNOWN):
         entry.state = UNKNOWN
         if unknown_again:
-            return Entry(line, Order(tools, line.place))
+            return _anew(entry)
     elif failed:
         entry.state, entry.error = FAILED, failed
         if again:
-            return Entry(line, Order(tools, line.place))
+            return _anew(entry)
     elif record["state"] in (recorded.SUBMITTED, recorded.FINISHED):
         order.resumed = True
         if _is_done(order):
             entry.state = DONE
     return entry
+
+
+def _anew(entry) -> Entry:
+    new = Entry(entry.line, Order(entry.order.tools, entry.order.place))
+    new.replaced_s = entry.order.record["created_s"] or 0.0
+    return new
 
 
 def _is_done(order) -> bool:
