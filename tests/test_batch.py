@@ -312,6 +312,26 @@ def test_a_key_that_is_rejected_by_a_poll_stops_all_further_orders_too(batch, wr
     assert (0, 10) == (batch()[0], service.orders)
 
 
+def test_next_of_a_stopped_batch_reaches_every_folder_with_a_paid_order(batch, write, service, project, tmp_path):
+    """It looked into the usual folder, where there was nothing, and answered that all is well."""
+    service.on_post(ok(), ok(), refuse(402, "no credits left"))
+    service.on_poll(pending())
+    write(*({"prompt": folder, "out": "%s/x.png" % folder} for folder in ("it's a", "b", "c")))
+    exit_status, answer = batch("--concurrency", "1", "--timeout", "1")
+    assert (3, (0, 0, 3, 0)) == (exit_status, counts(answer))
+    service.on_poll(completed())
+    assert 0 == run_next(answer, service, tmp_path).exit
+    assert ["b/x.png", "it's a/x.png"] == sorted(path.relative_to(project).as_posix() for path in project.rglob("*.png"))
+
+
+def test_next_of_tasks_whose_key_was_rejected_names_them(run, service, tmp_path):
+    """Nothing on disk knows them yet."""
+    service.on_poll(refuse(401, "revoked"))
+    answer = run("wait", "task-1", "task-2", *FAST).json
+    service.on_poll(completed())
+    assert (0, 2) == (run_next(answer, service, tmp_path).exit, len(service.files))
+
+
 # --- what becomes of a line
 
 

@@ -72,8 +72,8 @@ class _Many:
             told["warnings"] = warnings
         if exit_status in (UNAVAILABLE, PENDING, NOT_SAVED, INTERRUPTED, TERMINATED):
             told["next"] = self._next()
-        elif any(entry.state == "pending" and entry.order.charged == "yes" for entry in batch.entries):
-            told["next"] = run.command("wait")  # no more orders, but what was accepted can be had
+        else:  # no more orders, but what was accepted can be had
+            told["next"] = self._waits()
         return told, exit_status
 
     def _of(self, entry, stand_in):
@@ -100,6 +100,14 @@ class _Many:
             return []
         return ["Line %d: %s%s" % (warned[0]["line"], warned[0]["warnings"][0][:100], "" if len(warned) == 1 else
                                   " %d more lines have warnings, see results." % (len(warned) - 1))]
+
+    def _waits(self):
+        """What goes on with all that was accepted, or None: a folder knows only its own orders, so one command each."""
+        folders = dict.fromkeys(entry.order.place.folder for entry in self.batch.entries
+                                if entry.state == "pending" and entry.order.charged == "yes")
+        if folders and self.next_words[0] == "wait":
+            return self._next()
+        return (" & " if os.name == "nt" else "; ").join(self.run.command("wait", out=out) for out in folders) or None
 
     def _next(self) -> str:
         command = self.run.command(*self.next_words)

@@ -156,11 +156,11 @@ class Run:
         """What the answers of a `--sandbox` run say of it."""
         return {"sandbox": True} if getattr(self.options, "sandbox", False) else {}
 
-    def command(self, verb, *words):
-        """A command that goes on from any folder."""
+    def command(self, verb, *words, out=None):
+        """A command that goes on from any folder; with the output folder `out` where that is not the run's own."""
         from . import packages
 
-        flags = ["--out", self.order.place.folder if self.order else self.folder]
+        flags = ["--out", out or (self.order.place.folder if self.order else self.folder)]
         flags += ["--sandbox"] if self.options.sandbox else []
         if any(word.startswith("-") for word in words) and verb == "wait":
             words = ["--", *words]  # one task id in 64 may begin like a flag
