@@ -398,6 +398,36 @@ def test_a_clock_that_was_set_back_pays_no_line_again(batch, write, service, pro
         assert (0, 2) == (batch(*flags, most=2)[0], service.orders)
 
 
+@pytest.mark.parametrize("flag", ["--retry-failed", "--new"])
+def test_a_task_that_the_service_has_forgotten_is_ordered_again_on_request_only(flag, batch, run, write, service, project):
+    """It was said that --retry-failed orders it again, but that only looked, for ever."""
+    write("a cat")
+    service.on_poll(pending())
+    assert 8 == batch("--timeout", "1")[0]
+    edit_record(project / "image2-output", accepted_s=1)
+    service.on_poll(refuse(404))
+    for _ in range(2):
+        exit_status, answer = batch()
+        assert (3, "task_not_found", 1) == (exit_status, answer["error"]["code"], service.orders)
+    service.on_poll(lambda request: refuse(404) if request.task_id == "task-1" else completed())
+    for flags in ([flag], [flag], []):
+        assert (0, 2) == (batch(*flags, most=2)[0], service.orders)
+    done = run("wait", *FAST)
+    assert (3, "task-1", True) == (done.exit, done.json["task_id"], "--new" in done.json["error"]["message"])
+
+
+def test_a_task_that_was_forgotten_for_a_while_is_not_paid_again(batch, write, service, project):
+    write("a cat")
+    service.on_poll(refuse(404))
+    assert 8 == batch("--timeout", "1")[0]
+    edit_record(project / "image2-output", accepted_s=1)
+    assert 3 == batch()[0]
+    service.on_poll(pending())
+    assert 8 == batch("--timeout", "1")[0]
+    service.on_poll(completed())
+    assert (0, 1) == (batch("--retry-failed")[0], service.orders)
+
+
 @pytest.mark.parametrize(("post", "exit_status", "code"), [
     (ok(), 6, "task_failed"),
     (refuse(413, "too large"), 3, "request_too_large"),

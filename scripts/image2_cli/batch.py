@@ -202,10 +202,14 @@ class Batch:
             except Image2Error:
                 with self._changed:
                     self.pace.over()
+                if error.code == "task_not_found" and entry.order.record:
+                    entry.order.note(error=error.as_json())  # for a later --retry-failed
                 raise
             over = False
         else:
             over = watch.saw(task, self.clock.now())
+            if entry.order.record and entry.order.record.get("error"):
+                entry.order.note(error=None)  # it was forgotten for a while: to order it again would pay twice
         with self._changed:
             if not over:
                 self._push(entry)

@@ -9,7 +9,8 @@ from . import recorded, records
 from .errors import NOT_SAVED, OK, Image2Error
 from .order import Order
 
-REFUSED = ("rejected", "request_too_large")  # of one order, for good
+# The last words on one order, for good. A task that the service has forgotten stays to be waited for: it may come back.
+OVER = {recorded.NOT_SENT: ("rejected", "request_too_large"), recorded.SUBMITTED: ("task_not_found",)}
 UNFINISHED, DONE, FAILED, UNKNOWN = "pending", "completed", "failed", "unknown"
 
 
@@ -76,7 +77,7 @@ def _joined(line, tools, record, is_ours, again, unknown_again) -> Entry:
         entry.state = UNKNOWN
         if unknown_again:
             return _anew(entry)
-    elif failed:
+    elif failed and (again or record["state"] != recorded.SUBMITTED):
         entry.state, entry.error = FAILED, failed
         if again:
             return _anew(entry)
@@ -100,7 +101,7 @@ def _is_done(order) -> bool:
 def _failure_of(record):
     """The error of an order that is over without all its pictures, None of any other."""
     error = record["error"] if isinstance(record.get("error"), dict) else {}
-    if record["state"] == recorded.NOT_SENT and error.get("code") in REFUSED:
+    if error.get("code") in OVER.get(record["state"], ()):
         return Image2Error(error["code"], str(error.get("message")), http_status=error.get("http_status"),
                            server_message=error.get("server_message"))
     if record["state"] != recorded.FINISHED:
