@@ -583,6 +583,19 @@ def test_two_batches_of_one_file_at_once_pay_each_line_once(batch, write, start,
     assert 16 == len(list((project / "image2-output").glob("*.png")))
 
 
+def test_a_second_batch_beside_one_that_is_ordering_waits_for_its_word(batch, write, start, service):
+    """It said that the order may be lost and that only the user can decide, a second before the first one had it."""
+    service.on_post(ok().but(delay=2))
+    write("a cat")
+    first = start("batch", "orders.txt", *FAST)
+    service.wait_for("post")
+    exit_status, answer = batch()
+    assert (8, "maybe", (0, 0, 1, 0)) == (exit_status, answer["charged"], counts(answer))
+    assert "another run is at 1 of them" in answer["error"]["message"]
+    assert "Another run is at this line." == results(answer)[0]["error"]["message"]
+    assert (0, 1) == (first.finish().exit, service.orders)
+
+
 # --- the time is up
 
 

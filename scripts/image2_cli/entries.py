@@ -21,6 +21,7 @@ class Entry:
         self.line, self.order = line, order
         self.state, self.error = UNFINISHED, None
         self.watch = None
+        self.is_elsewhere = False  # another run is at it, and will say what becomes of it
         self.replaced_s = 0.0  # when the order was made that this one is to replace
 
     @property
@@ -36,7 +37,7 @@ class Entry:
     def close(self):
         """The run is over: say why this line is not completed."""
         order = self.order
-        if self.state == UNKNOWN or (self.state == UNFINISHED and order.charged == "maybe"):
+        if self.state == UNKNOWN or (self.state == UNFINISHED and order.charged == "maybe" and not self.is_elsewhere):
             self.state, self.error = UNKNOWN, Image2Error("outcome_unknown", "It may have been accepted and charged.")
         elif self.state == UNFINISHED and self.error is None:
             self.error = Image2Error("still_running", "It is not ordered yet." if self.to_order else
@@ -68,6 +69,7 @@ def _joined(line, tools, record, is_ours, again, unknown_again) -> Entry:
     if record is not None:
         order.record, order.images = record, record.images
     if not is_ours and not _is_done(order):
+        entry.is_elsewhere = True
         entry.error = Image2Error("still_running", "Another run is at this line.", charged=order.charged)
         return entry
     if record is None:
@@ -139,8 +141,10 @@ def end_of(entries, fatal, refusal) -> tuple:
     if counts[UNFINISHED] > len(unsaved):
         if refusal and all(entry.order.charged == "no" for entry in entries):
             return refusal, refusal.exit_status
+        elsewhere = sum(entry.is_elsewhere for entry in entries)
+        why = refusal.code if refusal else "another run is at %d of them" % elsewhere if elsewhere else None
         error = Image2Error("still_running", "%d of %d orders are not finished%s. Run `next`: what is done is not paid "
-                            "again." % (counts[UNFINISHED], counts["total"], " (%s)" % refusal.code if refusal else ""),
+                            "again." % (counts[UNFINISHED], counts["total"], " (%s)" % why if why else ""),
                             retry_after_s=refusal and refusal.retry_after_s)
     elif unsaved:
         error = Image2Error("not_saved", "%d orders are paid for but not saved. Run `next`: saving again is free."
