@@ -658,6 +658,19 @@ def test_a_signal_stops_the_batch_within_a_second_and_loses_nothing(write, start
 
 
 @needs_signals
+def test_a_signal_before_the_first_order_ends_the_batch_as_stopped(write, start, service, project):
+    """It was told as still_running."""
+    service.on_post(refuse(503))  # a slow test may come too late: nothing is accepted even then
+    write(*prompts(2000))
+    busy = start("batch", "orders.txt", "--max-images", "2000", *FAST)
+    while not (project / "image2-output" / ".image2" / "locks").exists() and busy.poll() is None:
+        time.sleep(0.005)
+    busy.send_signal(signal.SIGTERM)
+    done = busy.finish()
+    assert (143, "terminated", "no") == (done.exit, done.json["error"]["code"], done.json["charged"])
+
+
+@needs_signals
 def test_a_signal_while_orders_are_on_their_way_is_honest_about_them(write, start, service, project):
     service.on_post(ok(), ok(), hang(30))
     write(*prompts(40))
