@@ -428,19 +428,19 @@ def test_a_task_that_was_forgotten_for_a_while_is_not_paid_again(batch, write, s
     assert (0, 1) == (batch("--retry-failed")[0], service.orders)
 
 
-@pytest.mark.parametrize(("post", "exit_status", "code"), [
-    (ok(), 6, "task_failed"),
-    (refuse(413, "too large"), 3, "request_too_large"),
-    (page(502), 9, "outcome_unknown"),
+@pytest.mark.parametrize(("post", "exit_status", "code", "charged"), [
+    (ok(), 6, "task_failed", "maybe"),
+    (refuse(413, "too large"), 3, "request_too_large", "no"),
+    (page(502), 9, "outcome_unknown", "maybe"),
 ])
-def test_where_every_line_ended_alike_the_batch_ends_so_too(post, exit_status, code, batch, write, service):
+def test_where_every_line_ended_alike_the_batch_ends_so_too(post, exit_status, code, charged, batch, write, service):
     service.on_post(post)
     service.on_poll(failed("no"))
     write(*prompts(5))
     for _ in range(2):
         ended, answer = batch()
         assert (exit_status, code, 5) == (ended, answer["error"]["code"], len(service.posts))
-        assert {code} == {one["error"]["code"] for one in results(answer)}
+        assert {(code, charged)} == {(one["error"]["code"], one["charged"]) for one in [answer, *results(answer)]}
 
 
 def test_a_line_that_got_some_of_its_pictures_keeps_them(batch, write, service):

@@ -34,8 +34,12 @@ class _Many:
         self.working_folder = os.getcwd() if is_relative else None  # now: it may be gone when `next` is told
 
     def charged(self) -> str:
-        """Of all the orders: yes where one was accepted, maybe where one may have been."""
-        words = {entry.order.charged for entry in self.batch.entries}
+        """The surest word that any line has, as results.jsonl shows it.
+
+        `yes` tells whoever counts money that something was surely paid: an accepted order that has not failed. Where
+        all that was accepted failed or is of unknown fate it is `maybe`, as `generate` says of one: look at the account.
+        """
+        words = {answer.of_order(entry.order, entry.error)["charged"] for entry in self.batch.entries}
         return next((word for word in ("yes", "maybe") if word in words), "no")
 
     def summary(self, error):
