@@ -118,7 +118,8 @@ class Batch:
     def _choose(self, now):
         """(step to take now or None, when the next one is due or None). Orders first: they run while we work."""
         due = []
-        if self._to_send and self.fatal is None:
+        # An answer that is the whole picture waits in memory: no more of them than there are threads to save them.
+        if self._to_send and self.fatal is None and len(self._to_save) < self.concurrency:
             begins = self.pace.next_at(now)
             if begins is not None and begins <= now:
                 self.pace.sending += 1
@@ -237,7 +238,11 @@ class Batch:
     def _save(self, entry):
         if entry.watch is None:
             entry.order.settle(None)
-        self._collect(entry.order)
+        try:
+            self._collect(entry.order)
+        finally:  # of pictures that came inside the answer every line kept some megabytes until the end
+            task, entry.watch = entry.order.task, None
+            entry.order.task = task._replace(images=tuple(image._replace(data=None) for image in task.images))
         self._settle(entry, None)
 
     def _settle(self, entry, error):
