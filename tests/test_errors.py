@@ -2,7 +2,7 @@
 
 import pytest
 from image2_cli import errors
-from image2_cli.errors import CODES, Image2Error
+from image2_cli.errors import CODES, Image2Error, of_image
 
 # the exit statuses of the answer's table, by name
 EXITS = {
@@ -74,3 +74,9 @@ def test_whoever_raises_may_know_better_what_it_cost():
 
 def test_an_order_of_unknown_fate_is_never_called_retryable():
     assert [] == [code for code, (_, charged, retryable) in CODES.items() if charged == "maybe" and retryable]
+
+
+def test_an_image_has_words_of_the_service_only_where_there_are_some():
+    assert {"code": "not_saved", "message": "ours"} == of_image("not_saved", "ours") == of_image("not_saved", "ours", "")
+    told = of_image("task_failed", "ours", "theirs")
+    assert {"code": "task_failed", "message": "ours", "server_message": "theirs"} == told

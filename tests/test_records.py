@@ -164,6 +164,19 @@ def test_a_save_that_fails_leaves_the_old_record_whole_and_no_part(store, tmp_pa
     assert [] == [path for path in (tmp_path / ".image2").iterdir() if path.name.endswith(".part")]
 
 
+@needs_posix
+def test_a_record_is_written_over_in_its_own_blocks_where_a_full_disk_has_no_others(store, tmp_path, synced):
+    record = made(store, state=SUBMITTED, status="x" * 2000)
+    record.update(status="completed", task_id="t-1")
+    assert store.write_over(record)
+    assert ([dict(record)], ["record"]) == (records_in(tmp_path), synced[0][2:])
+    record["images"] = [{"index": 0, "url": "x" * 20_000}]
+    assert not store.write_over(record)
+    assert [[]] == [one["images"] for one in records_in(tmp_path)]
+    os.unlink(record.path)
+    assert not store.write_over(record)
+
+
 def test_a_page_that_cannot_take_its_name_leaves_no_part(store, tmp_path, monkeypatch):
     (tmp_path / "index.html").mkdir()
     parts, real = [], os.replace

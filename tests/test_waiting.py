@@ -58,7 +58,7 @@ def error(code, **known):
 
 
 def followed(*answers, seconds=100.0, resumed=False, age=0.0, interval=None, round_trip=0.0, floor=1.0,
-             wanted=1):
+             wanted=0):
     """Wait for a task: (over, the looks, the watch), times counted from the start of the waiting."""
     clock = Clock()
     watch = Watch("t-1", clock.now() - age, clock.now(), resumed, interval, floor, wanted)

@@ -69,11 +69,12 @@ class Store:
         data = _text(record).encode("ascii")
         try:
             with open(record.path, "r+b", buffering=0) as file:
-                if len(data) > getattr(os.fstat(file.fileno()), "st_blocks", 0) * 512 or file.write(data) < len(data):
+                if len(data) > getattr(os.fstat(file.fileno()), "st_blocks", 0) * 512:
                     return False
+                is_whole = file.write(data) == len(data)
                 file.truncate()
                 os.fsync(file.fileno())
-            return True
+                return is_whole
         except OSError:
             return False
 

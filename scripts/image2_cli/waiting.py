@@ -20,7 +20,7 @@ EMPTY_LOOKS = 4  # looks at a task that is completed but does not show every ima
 LOOK_S, MIN_LOOK_S = 15.0, 2.0  # an answer may take so long; near the deadline no less than this
 
 
-def is_whole(task: Task, wanted: int = 1) -> bool:
+def is_whole(task: Task, wanted: int) -> bool:
     """Is it known of every image of a completed task what became of it? Some services say completed a moment early."""
     return len(task.images) >= max(1, wanted) and all(
         image.is_there or image.is_over or image.error for image in task.images)
