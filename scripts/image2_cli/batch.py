@@ -62,7 +62,7 @@ class Batch:
             while any(worker.is_alive() for worker in workers) and self.clock.now() < self.deadline + 4:
                 self.clock.sleep(0.05)
                 self._told(counts_of(self.entries))
-            self.clock.check()  # one that came before the first order ended every worker and looked like the time's end
+            self.clock.check()  # before the first order all workers end at once, which looked like the end of the time
         finally:
             with self._changed:
                 self._stopped = True
@@ -118,7 +118,7 @@ class Batch:
     def _choose(self, now):
         """(step to take now or None, when the next one is due or None). Orders first: they run while we work."""
         due = []
-        # An answer that is the whole picture waits in memory: no more of them than there are threads to save them.
+        # Pictures that came with the answer wait in memory: of those no more than can be saved at once.
         if self._to_send and self.fatal is None and len(self._to_save) < self.concurrency:
             begins = self.pace.next_at(now)
             if begins is not None and begins <= now:
@@ -240,7 +240,7 @@ class Batch:
             entry.order.settle(None)
         try:
             self._collect(entry.order)
-        finally:  # of pictures that came inside the answer every line kept some megabytes until the end
+        finally:  # pictures that came inside the answer filled the memory until the end
             task, entry.watch = entry.order.task, None
             entry.order.task = task._replace(images=tuple(image._replace(data=None) for image in task.images))
         self._settle(entry, None)

@@ -17,12 +17,12 @@ UNFINISHED, DONE, FAILED, UNKNOWN = "pending", "completed", "failed", "unknown"
 class Entry:
     """One line on its way. `state` is what the counts say of it, `error` why it is not completed."""
 
-    def __init__(self, line, order):
+    def __init__(self, line, order, replaced_s=0.0):
         self.line, self.order = line, order
         self.state, self.error = UNFINISHED, None
         self.watch = None
         self.is_elsewhere = False  # another run is at it, and will say what becomes of it
-        self.replaced_s = 0.0  # when the order was made that this one is to replace
+        self.replaced_s = replaced_s  # when the order was made that this one replaces
 
     @property
     def to_order(self) -> bool:
@@ -75,25 +75,18 @@ def _joined(line, tools, record, is_ours, again, unknown_again) -> Entry:
     if record is None:
         return entry
     failed = _failure_of(record)
-    if record["state"] in (recorded.SENDING, recorded.UNKNOWN):
+    is_unknown = record["state"] in (recorded.SENDING, recorded.UNKNOWN)
+    if unknown_again if is_unknown else again and failed:
+        return Entry(line, Order(tools, line.place), record["created_s"] or 0.0)
+    if is_unknown:
         entry.state = UNKNOWN
-        if unknown_again:
-            return _anew(entry)
-    elif failed and (again or record["state"] != recorded.SUBMITTED):
+    elif failed and record["state"] != recorded.SUBMITTED:
         entry.state, entry.error = FAILED, failed
-        if again:
-            return _anew(entry)
     elif record["state"] in (recorded.SUBMITTED, recorded.FINISHED):
         order.resumed = True
         if _is_done(order):
             entry.state = DONE
     return entry
-
-
-def _anew(entry) -> Entry:
-    new = Entry(entry.line, Order(entry.order.tools, entry.order.place))
-    new.replaced_s = entry.order.record["created_s"] or 0.0
-    return new
 
 
 def _is_done(order) -> bool:
@@ -142,9 +135,9 @@ def end_of(entries, fatal, refusal) -> tuple:
         if refusal and all(entry.order.charged == "no" for entry in entries):
             return refusal, refusal.exit_status
         elsewhere = sum(entry.is_elsewhere for entry in entries)
-        why = refusal.code if refusal else "another run is at %d of them" % elsewhere if elsewhere else None
+        why = " (%s)" % refusal.code if refusal else " (another run is at %d of them)" % elsewhere if elsewhere else ""
         error = Image2Error("still_running", "%d of %d orders are not finished%s. Run `next`: what is done is not paid "
-                            "again." % (counts[UNFINISHED], counts["total"], " (%s)" % why if why else ""),
+                            "again." % (counts[UNFINISHED], counts["total"], why),
                             retry_after_s=refusal and refusal.retry_after_s)
     elif unsaved:
         error = Image2Error("not_saved", "%d orders are paid for but not saved. Run `next`: saving again is free."

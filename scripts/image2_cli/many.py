@@ -34,11 +34,8 @@ class _Many:
         self.working_folder = os.getcwd() if is_relative else None  # now: it may be gone when `next` is told
 
     def charged(self) -> str:
-        """The surest word that any line has, as results.jsonl shows it.
-
-        `yes` tells whoever counts money that something was surely paid: an accepted order that has not failed. Where
-        all that was accepted failed or is of unknown fate it is `maybe`, as `generate` says of one: look at the account.
-        """
+        """The surest word of any line in results.jsonl, for who counts money: `yes` where one accepted order has not
+        failed, `maybe` where all that were accepted failed or are of unknown fate, as `generate` says of one."""
         words = {answer.of_order(entry.order, entry.error)["charged"] for entry in self.batch.entries}
         return next((word for word in ("yes", "maybe") if word in words), "no")
 
@@ -106,7 +103,7 @@ class _Many:
                                   " %d more lines have warnings, see results." % (len(warned) - 1))]
 
     def _waits(self):
-        """What goes on with all that was accepted, or None: a folder knows only its own orders, so one command each."""
+        """What goes on with all that was accepted, or None. A folder knows only its own orders: one command each."""
         folders = dict.fromkeys(entry.order.place.folder for entry in self.batch.entries
                                 if entry.state == "pending" and entry.order.charged == "yes")
         if folders and self.next_words[0] == "wait":

@@ -124,7 +124,7 @@ class Run:
         if order is None or not (order.record or order.task_id):
             return {**answer.of_error(error), **self.stand_in()}, error.exit_status
         if error.code == "task_not_found" and order.record:
-            error.message += " Only `generate` or `batch` with --new orders it again, which costs again: ask the user."
+            error.message += " Only `generate` or `batch` with --new orders again, and costs again: ask the user."
         go_on = order.charged == "yes" and error.exit_status in (1, 4, 5, 8, 10, 130, 143)
         return self.answer(error, go_on=go_on)
 
