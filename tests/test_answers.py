@@ -288,7 +288,6 @@ def test_next_of_a_copy_runs_from_any_folder(run, service, project, installed, t
     service.on_poll(completed())
     assert 0 == run_next(done.json, service, tmp_path).exit
     assert ["a-cat.png"] == pictures_in(project / "image2-output")
-    assert (project / "image2-output" / "a-cat.png").exists()
 
 
 def test_a_sandbox_s_run_costs_nothing_and_leaves_a_person_s_key_and_service_alone(run, service, project):

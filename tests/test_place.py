@@ -31,15 +31,11 @@ def facts(out, **more):
 
 
 @pytest.mark.parametrize(("out", "expected"), [
-    (None, ("image2-output", None, None)), ("", ("image2-output", None, None)), ("icons", ("icons", None, None)),
-    ("a/b/", ("a/b", None, None)), (".", (".", None, None)), ("fox.png", (".", "fox", ".png")),
-    ("a/fox.JPG", ("a", "fox", ".JPG")),
-    ("fox.jpeg", (".", "fox", ".jpeg")), ("fox.webp", (".", "fox", ".webp")), ("fox.gif", (".", "fox", ".gif")),
-    ("fox.avif", (".", "fox", ".avif")), ("fox.tiff", ("fox.tiff", None, None)),
-    ("fox.png/", ("fox.png", None, None)),
-    (".png", (".png", None, None)), ("a.b.png", (".", "a.b", ".png")), ("v1.2", ("v1.2", None, None)),
-    ("../x/y", ("../x/y", None, None)),
-    ("png", ("png", None, None)), ("狐狸.png", (".", "狐狸", ".png"))])
+    (None, ("image2-output", None, None)), ("", ("image2-output", None, None)), ("a/b/", ("a/b", None, None)),
+    (".", (".", None, None)), ("../x/y", ("../x/y", None, None)), ("v1.2", ("v1.2", None, None)),
+    ("fox.tiff", ("fox.tiff", None, None)), ("fox.png/", ("fox.png", None, None)), (".png", (".png", None, None)),
+    ("a/fox.JPG", ("a", "fox", ".JPG")), ("a.b.png", (".", "a.b", ".png")), ("狐狸.jpeg", (".", "狐狸", ".jpeg")),
+    *((f"fox{ending}", (".", "fox", ending)) for ending in (".png", ".jpg", ".webp", ".gif", ".avif"))])
 @needs_posix
 def test_a_path_that_ends_like_an_image_is_a_file_and_anything_else_a_folder(out, expected):
     assert expected == facts(out)
@@ -77,40 +73,32 @@ def test_a_place_that_can_be_made_is_no_mistake_and_is_not_made_by_looking(out, 
     assert [] == list(folder.iterdir())
 
 
-@pytest.mark.parametrize("out", ["taken", "taken/below/it", "taken/fox.png"])
-def test_a_file_in_the_way_is_named(out, folder):
+@pytest.mark.parametrize("out", ["taken", "taken/below/it", "taken/fox.png", pytest.param("taken-link", marks=needs_posix)])
+def test_a_file_or_a_dangling_link_in_the_way_is_named(out, folder):
     (folder / "taken").write_text("mine")
+    if out == "taken-link":
+        (folder / out).symlink_to("nowhere")
     wrong = mistake(resolve(out), 1)
     assert "is a file in the way of the folder" in wrong and "taken" in wrong
 
 
 @needs_posix
-@pytest.mark.parametrize("out", ["caf\udce9", "caf\udce9/fox.png", "caf\udce9.png"])
-def test_a_name_that_no_answer_could_tell_is_refused(out, folder):
+@pytest.mark.parametrize("out", ["caf\udce9", "caf\udce9.png"])
+def test_a_name_that_no_answer_could_tell_is_refused(out):
     """`next` named another folder, and the batch there was paid a second time."""
     assert "is no UTF-8" in mistake(resolve(out), 1)
 
 
-@needs_posix
-def test_a_dangling_link_is_in_the_way_too(folder):
-    (folder / "link").symlink_to("nowhere")
-    assert "in the way" in mistake(resolve("link"), 1)
-
-
-def test_a_folder_that_is_called_like_a_picture_is_named(folder):
+def test_a_folder_that_is_called_like_a_picture_is_named_and_a_file_is_no_mistake(folder):
     (folder / "fox.png").mkdir()
     assert "is a folder with a picture's ending" in mistake(resolve("fox.png"), 1)
     assert mistake(resolve("fox.png/"), 1) is None
-
-
-def test_a_file_that_is_there_is_no_mistake(folder):
-    (folder / "fox.png").write_text("mine")
-    assert mistake(resolve("fox.png"), 1) is None
+    (folder / "dog.png").write_text("mine")
+    assert mistake(resolve("dog.png"), 1) is None
 
 
 @needs_posix
-@pytest.mark.parametrize("out",
-    ["x" * 300 + ".png", "x" * 248 + ".png", "x" * 300, "/".join(["x" * 200] * 25), "a\0b", "a\0b.png", "a/b\0/c"])
+@pytest.mark.parametrize("out", ["x" * 248 + ".png", "x" * 300, "/".join(["x" * 200] * 25), "a\0b", "a/b\0/c.png"])
 def test_a_name_the_disk_cannot_take_is_found_before_paying(out):
     wrong = mistake(resolve(out), 1)
     assert wrong.startswith("--out ") and "not writable" in wrong and len(wrong) < 350
@@ -125,15 +113,6 @@ def test_a_read_only_folder_is_found_before_paying(folder):
     with pytest.raises(Image2Error) as caught:
         room.make(str(folder / "locked" / "below"))
     assert "output_not_writable" == caught.value.code
-
-
-@needs_posix
-def test_a_file_system_that_takes_no_files_is_found_before_paying():
-    wrong = mistake(resolve("/proc/image2-output"), 1)
-    if wrong is None:  # root may be told that it could
-        with pytest.raises(Image2Error) as caught:
-            room.make("/proc/image2-output")
-        assert ("output_not_writable", "no") == (caught.value.code, caught.value.charged)
 
 
 def test_too_little_room_is_told_in_megabytes(monkeypatch):
@@ -155,7 +134,7 @@ def test_making_a_folder_makes_its_parents_and_leaves_nothing_else(folder):
 @needs_posix
 def test_a_folder_that_cannot_be_made_is_said_before_anything_is_sent(folder):
     (folder / "file").write_text("mine")
-    for path in (folder / "file" / "below", "/proc/image2-output", folder / ("x" * 300)):
+    for path in (folder / "file" / "below", "/proc/image2-output"):
         with pytest.raises(Image2Error) as caught:
             room.make(str(path))
         assert ("output_not_writable", 2, "no") == (caught.value.code, caught.value.exit_status, caught.value.charged)
@@ -166,16 +145,12 @@ def test_a_folder_that_cannot_be_made_is_said_before_anything_is_sent(folder):
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("A red fox, in SNOW!", "a-red-fox-in-snow"), ("../../etc/passwd", "etc-passwd"), ("  ", "image"), ("", "image"),
-    (None, "image"),
-    ("...", "image"), ("一只戴帽子的猫", "一只戴帽子的猫"), ("CON", "image-con"), ("nul and void", "image-nul-and-void"),
-    ("console", "console"),
-    ("com1", "image-com1"), ("LPT9 x", "image-lpt9-x"), ("snake_case", "snake-case"), ("-rf *", "rf"),
-    ("a\0b\nc", "a-b-c"), ("\ud800x", "x"),
-    ("word " * 20, "-".join(["word"] * 8)), ("x" * 100, "x" * 32),
-    ("x" * 32 + " " + "y" * 7, "x" * 32 + "-" + "y" * 7),
-    ("x" * 32 + " " + "y" * 8, "x" * 32), ("🦊 fox", "fox"), ("𠮷" * 40, "image"), ("猫" * 32, "猫" * 32),
-    ("a" * 400 + " b", "a" * 32)])
+    ("A red fox, in SNOW!", "a-red-fox-in-snow"), ("../../etc/passwd", "etc-passwd"), ("...", "image"), (None, "image"),
+    ("一只戴帽子的猫", "一只戴帽子的猫"), ("CON", "image-con"), ("nul and void", "image-nul-and-void"),
+    ("console", "console"), ("LPT9 x", "image-lpt9-x"), ("snake_case", "snake-case"), ("-rf *", "rf"), ("a\0b\nc", "a-b-c"),
+    ("\ud800x", "x"), ("word " * 20, "-".join(["word"] * 8)), ("a" * 400 + " b", "a" * 32),
+    ("x" * 32 + " " + "y" * 7, "x" * 32 + "-" + "y" * 7), ("x" * 32 + " " + "y" * 8, "x" * 32),
+    ("🦊 fox", "fox"), ("𠮷" * 40, "image"), ("猫" * 32, "猫" * 32)])
 def test_a_files_stem_is_the_prompts_first_words(text, expected):
     assert expected == slug(text)
 
@@ -214,10 +189,7 @@ def test_a_dangling_link_takes_a_name_too(folder):
 
 
 @pytest.mark.parametrize(("suffix", "format_name", "expected"), [
-    (None, "png", ".png"), (None, "jpeg", ".jpg"), (None, "webp", ".webp"), (None, "gif", ".gif"),
-    (None, "avif", ".avif"),
-    (".png", "png", ".png"), (".PNG", "png", ".PNG"), (".jpeg", "jpeg", ".jpeg"), (".JPEG", "jpeg", ".JPEG"),
-    (".jpg", "jpeg", ".jpg"),
-    (".png", "jpeg", ".jpg"), (".jpg", "png", ".png"), (".jpeg", "webp", ".webp"), (".gif", "avif", ".avif")])
+    (None, "png", ".png"), (None, "jpeg", ".jpg"), (None, "gif", ".gif"), (None, "avif", ".avif"), (".PNG", "png", ".PNG"), (".jpeg", "jpeg", ".jpeg"), (".JPEG", "jpeg", ".JPEG"),
+    (".png", "jpeg", ".jpg"), (".jpg", "png", ".png"), (".jpeg", "webp", ".webp")])
 def test_the_bytes_decide_on_the_ending_and_the_user_on_its_spelling(suffix, format_name, expected):
     assert expected == extension_for(Place("/out", "fox" if suffix else None, suffix), format_name)

@@ -51,14 +51,10 @@ def test_the_key_of_the_environment_comes_first(folder):
     assert settings.is_sandbox is False
 
 
-def test_without_it_the_key_comes_from_the_working_folders_file(folder):
-    settings = with_file(folder, f"IMAGE2_API_KEY={KEY}\n")
+@pytest.mark.parametrize("blank", ["", "\t\n"])
+def test_a_blank_variable_is_none_and_the_key_comes_from_the_working_folders_file(folder, blank):
+    settings = with_file(folder, f"IMAGE2_API_KEY={KEY}\n", {"IMAGE2_API_KEY": blank})
     assert (KEY, FILE) == (str(settings.key), settings.key_source)
-
-
-@pytest.mark.parametrize("blank", ["", " ", "\t\n"])
-def test_a_blank_variable_is_none(folder, blank):
-    assert FILE == with_file(folder, f"IMAGE2_API_KEY={KEY}", {"IMAGE2_API_KEY": blank}).key_source
 
 
 @pytest.mark.parametrize("content", [
@@ -72,9 +68,8 @@ def test_the_file_may_be_written_in_any_usual_way(folder, content):
 
 
 @pytest.mark.parametrize("content", [
-    "", "IMAGE2_API_KEY", "IMAGE2_API_KEY=", "IMAGE2_API_KEY=''", "IMAGE2_API_KEY='  '", f"# IMAGE2_API_KEY={KEY}",
-    f"MY_IMAGE2_API_KEY={KEY}", f"IMAGE2_API_KEY_2={KEY}", f"image2_api_key={KEY}", f"API_KEY={KEY}",
-    f"IMAGE2_API_KEY={KEY}".encode("utf-16")])
+    "", "IMAGE2_API_KEY", "IMAGE2_API_KEY=", "IMAGE2_API_KEY='  '", f"# IMAGE2_API_KEY={KEY}", f"MY_IMAGE2_API_KEY={KEY}",
+    f"IMAGE2_API_KEY_2={KEY}", f"image2_api_key={KEY}", f"IMAGE2_API_KEY={KEY}".encode("utf-16")])
 def test_a_file_without_the_name_or_a_value_holds_no_key(folder, content):
     (folder / DOTENV).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert "missing_key" == refused({}).code
@@ -87,17 +82,13 @@ def test_the_file_is_not_read_where_it_is_larger_than_64_kib(folder):
     assert "missing_key" == refused({}).code
 
 
-def test_no_other_variable_of_the_file_has_any_effect(folder):
+def test_no_other_variable_of_the_file_has_any_effect_nor_is_any_put_in(folder):
     before = dict(os.environ)
     names = ("IMAGE2_BASE_URL", "HTTPS_PROXY", "https_proxy", "REQUESTS_CA_BUNDLE", "LD_PRELOAD", "PYTHONPATH", "PATH")
-    settings = with_file(folder, "".join(f"{name}=https://evil.example\n" for name in names) + f"IMAGE2_API_KEY={KEY}\n")
-    assert "https://image2.vip" == settings.base_url
+    settings = with_file(folder, "".join(f"{name}=https://evil.example\n" for name in names)
+                         + "IMAGE2_API_KEY=${PATH}-$PATH-key\n")
+    assert ("${PATH}-$PATH-key", "https://image2.vip") == (settings.key, settings.base_url)
     assert before == dict(os.environ)
-
-
-def test_nothing_in_the_file_is_put_in_for_a_variable(folder, monkeypatch):
-    monkeypatch.setenv("HOME", "/a/secret/place")
-    assert "${HOME}-$HOME-key" == with_file(folder, "IMAGE2_API_KEY=${HOME}-$HOME-key").key
 
 
 def test_a_file_above_the_working_folder_is_another_projects(folder):
@@ -147,25 +138,21 @@ def test_a_working_folder_that_is_gone_holds_no_key(folder):
     assert KEY == room.read({"IMAGE2_API_KEY": KEY}).key
 
 
-@pytest.mark.parametrize("key",
-    ["x" * 8, "x" * 512, "!~" * 4, KEY, f" {KEY}\n", f"\ufeff{KEY}"[1:], 'quote"back\\slash'])
+@pytest.mark.parametrize("key", ["x" * 8, "x" * 512, "!~" * 4, f" {KEY}\n", 'quote"back\\slash'])
 def test_a_key_has_8_to_512_visible_ascii_characters(key):
     assert key.strip() == room.read({"IMAGE2_API_KEY": key}).key
 
 
 @pytest.mark.parametrize("key", [
-    "x" * 7, "x" * 513, f"{KEY}\n{KEY}", f"{KEY}\r\nX-Evil: 1", f"{KEY} {KEY}", f"Bearer {KEY}", f"{KEY}\x00",
-    f"\x1b{KEY}", f"{KEY}\x7f",
-    f"{KEY}é", f"{KEY}\u200b", f"\ufeff{KEY}", f"{KEY}\u00a0{KEY}", f"“{KEY}”", f"{KEY}\udcff",
-    "\u043a\u043b\u044e\u0447-canary"])
+    "x" * 7, "x" * 513, f"{KEY}\r\nX-Evil: 1", f"Bearer {KEY}", f"{KEY}\x00", f"\x1b{KEY}", f"{KEY}\x7f", f"{KEY}é",
+    f"{KEY}\u200b", f"\ufeff{KEY}", f"“{KEY}”", f"{KEY}\udcff"])
 def test_any_other_key_is_malformed_and_not_shown(folder, key):
     error = refused({"IMAGE2_API_KEY": key})
     assert ("malformed_key", 4, "no") == (error.code, error.exit_status, error.charged)
     assert "the environment" in error.message and "canary" not in error.message and "canary" not in repr(error)
 
 
-@pytest.mark.parametrize("value",
-    ['"canary\\nline-one"', '"canary\\tline-one"', "'canary line one'", '"canary\nline-one"', "canary-é-one"])
+@pytest.mark.parametrize("value", ['"canary\\nline-one"', "'canary line one'", '"canary\nline-one"', "canary-é-one"])
 def test_a_malformed_key_of_the_file_is_not_shown_either(folder, value):
     (folder / DOTENV).write_bytes(f"IMAGE2_API_KEY={value}\n".encode())
     error = refused({})
@@ -221,11 +208,8 @@ def test_without_a_base_url_it_is_the_services_own(text):
     (" https://gateway.example:8443/image2/ ", "https://gateway.example:8443/image2"),
     ("HTTPS://Example.COM", "HTTPS://Example.COM"),
     ("https://xn--r8jz45g.jp", "https://xn--r8jz45g.jp"),
-    ("https://10.0.0.5", "https://10.0.0.5"),
     ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
     ("http://127.0.0.1:8484", "http://127.0.0.1:8484"),
-    ("http://127.255.255.255", "http://127.255.255.255"),
-    ("http://localhost", "http://localhost"),
     ("HTTP://LocalHost:80", "HTTP://LocalHost:80"),
     ("http://[::1]:8080", "http://[::1]:8080"),
     ("https://image2.vip/a/@/b", "https://image2.vip/a/@/b"),
@@ -234,48 +218,28 @@ def test_a_base_url_is_https_or_http_on_this_machine(text, expected):
     assert expected == base(text)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    # plain http to anybody else, however it is dressed up
-    ("http://image2.vip", "https"), ("HTTP://image2.vip", "https"), ("http://127.1", "https"),
-    ("http://2130706433", "https"),
-    ("http://0x7f000001", "https"), ("http://0x7f.0.0.1", "https"), ("http://127.0.0.256", "https"),
-    ("http://127.0.0.01", "https"),
-    ("http://127.0.0.1.evil.example", "https"), ("http://localhost.evil.example", "https"),
-    ("http://localhost.", "https"),
-    ("http://0.0.0.0", "https"), ("http://[::]", "https"), ("http://[::2]", "https"),
-    ("http://[0:0:0:0:0:0:0:1]", "https"),
-    ("http://127.0.0", "https"), ("http://1127.0.0.1", "https"), ("http://127.0.0.1000", "https"),
-    # other schemes, or none
-    ("ftp://image2.vip", "https"), ("file:///etc/passwd", "names no host"), ("image2.vip", "names no host"),
-    ("//image2.vip", "https"),
-    ("javascript:alert(1)", "names no host"), ("https:image2.vip", "names no host"),
-    ("https:/image2.vip", "names no host"),
-    ("https://", "names no host"), ("https:///image2.vip", "names no host"), ("https://:8443", "names no host"),
-    # a login that hides the host
-    ("https://user@image2.vip", "user name"), ("https://user:pw@image2.vip", "user name"),
-    ("https://@image2.vip", "user name"),
-    ("https://image2.vip@evil.example", "user name"), ("https://image2.vip:443@evil.example", "user name"),
-    ("https://:pw@x", "user name"),
-    ("https://image2.vip%40evil.example", "names no host"),
-    # characters that two readers take for different hosts
-    ("https://evil.example\\@image2.vip", "characters"), ("https://image2.vip\\.evil.example", "characters"),
-    ("https://a b", "characters"),
-    ("https://image2.vip\nX: y", "characters"), ("https://image2.vip\x00", "characters"),
-    ("https://im\tage2.vip", "characters"),
-    ("https://例え.jp", "characters"), ("https://image2。vip", "characters"), ("https://ｉmage2.vip", "characters"),
-    ("https://x\udc80", "characters"),
-    ("https://image2.vip℀.evil.example", "characters"), ("https://exa%6dple", "names no host"),
-    ("https://a_b", "names no host"),
-    ("https://a,b", "names no host"), ("https://[fe80::1%25eth0]", "no"),
-    # parts that a path cannot follow
-    ("https://image2.vip?x=1", "query"), ("https://image2.vip/?", "query"), ("https://image2.vip/#", "query"),
-    ("https://x#@evil", "query"),
-    ("https://image2.vip/#frag", "query"), ("https://x/a?b#c", "query"),
-    # ports and brackets
-    ("https://x:99999", "is no URL"), ("https://x:port", "is no URL"), ("https://x:-1", "is no URL"),
-    ("https://[::1", "is no URL"),
-    ("https://x:80:90", "is no URL"), ("https://[x]", "no"), ("https://[::g]", "no"),
-])
+REFUSED = {  # by the words of the refusal
+    # plain http to anybody else however it is dressed up, and other schemes
+    "must be https": ["http://image2.vip", "HTTP://image2.vip", "http://127.1", "http://2130706433", "http://0x7f.0.0.1",
+                      "http://127.0.0.01", "http://127.0.0.1.evil.example", "http://localhost.", "http://0.0.0.0",
+                      "http://[::]", "http://[0:0:0:0:0:0:0:1]", "ftp://image2.vip", "//image2.vip"],
+    "names no host": ["file:///etc/passwd", "image2.vip", "https:image2.vip", "https:///image2.vip", "https://:8443",
+                      "https://image2.vip%40evil.example", "https://a_b", "https://a,b"],
+    "user name": ["https://user@image2.vip", "https://user:pw@image2.vip", "https://@image2.vip", "https://:pw@x",
+                  "https://image2.vip:443@evil.example"],
+    # two readers take these for different hosts
+    "characters": ["https://evil.example\\@image2.vip", "https://a b", "https://image2.vip\nX: y", "https://image2.vip\x00",
+                   "https://例え.jp", "https://image2。vip", "https://ｉmage2.vip", "https://x\udc80",
+                   "https://image2.vip℀.evil.example"],
+    # a path cannot follow these
+    "query": ["https://image2.vip?x=1", "https://image2.vip/?", "https://image2.vip/#", "https://x#@evil",
+              "https://image2.vip/#frag"],
+    "is no URL": ["https://x:99999", "https://x:port", "https://x:-1", "https://[::1", "https://x:80:90"],
+    "no": ["https://[x]", "https://[::g]", "https://[fe80::1%25eth0]"],  # Pythons differ in what they read there
+}
+
+
+@pytest.mark.parametrize(("text", "words"), [(text, words) for words, texts in REFUSED.items() for text in texts])
 def test_any_other_base_url_is_refused_in_words(text, words):
     with pytest.raises(Image2Error) as caught:
         base(text)
@@ -304,19 +268,16 @@ def test_any_base_url_is_taken_only_if_its_host_is_beyond_doubt(text, before):
     assert "https" == parts.scheme or parts.host in ("localhost", "[::1]") or parts.host.startswith("127.")
 
 
-@pytest.mark.parametrize(("host", "expected"), [
-    ("127.0.0.1", True), ("127.1.2.3", True), ("127.200.249.250", True), ("127.199.9.10", True), ("localhost", True),
-    ("::1", True),
-    ("127.0.0.256", False), ("127.260.0.1", False), ("127.0.0.300", False), ("127.0.0", False), ("128.0.0.1", False),
-    ("", False),
-    ("127.0.0.1\n", False), ("x127.0.0.1", False), ("LOCALHOST", False)])
-def test_this_machine_is_known_by_spellings_nobody_can_mistake(host, expected):
-    assert expected is room.is_loopback(host)
+@pytest.mark.parametrize(("expected", "hosts"), [
+    (True, ["127.0.0.1", "127.200.249.250", "127.199.9.10", "localhost", "::1"]),
+    (False, ["", "127.0.0", "128.0.0.1", "127.0.0.256", "127.260.0.1", "127.0.0.300", "127.0.0.1000", "1127.0.0.1",
+             "127.0.0.1\n", "x127.0.0.1", "LOCALHOST", "::2"])])
+def test_this_machine_is_known_by_spellings_nobody_can_mistake(expected, hosts):
+    assert {host: expected for host in hosts} == {host: room.is_loopback(host) for host in hosts}
 
 
 def test_settings_know_whether_the_service_is_on_this_machine():
-    for text, expected in (("http://127.0.0.1:1", True), ("https://localhost", True), ("https://[::1]", True),
-                           ("https://image2.vip", False)):
+    for text, expected in (("https://[::1]:80", True), ("https://image2.vip", False)):
         assert expected is room.read({"IMAGE2_API_KEY": KEY, "IMAGE2_BASE_URL": text}).is_loopback
 
 
@@ -341,8 +302,7 @@ def test_a_hosts_sandbox_is_known_by_its_variable(sign, expected):
 
 
 @pytest.mark.parametrize(("key", "expected"), [
-    (KEY, [KEY]), (f" {KEY}\n", [KEY]), (f"{KEY}\n{OTHER} x", [KEY, OTHER]), ("short", []), ("x" * 8, ["x" * 8]),
-    ("x" * 7, [])])
+    (f" {KEY}\n", [KEY]), (f"{KEY}\n{OTHER} x", [KEY, OTHER]), ("x" * 8, ["x" * 8]), ("x" * 7, [])])
 def test_the_secrets_of_a_run_are_the_key_or_the_pieces_of_a_malformed_one(key, expected):
     assert expected == room.known_secrets({"IMAGE2_API_KEY": key})
 
