@@ -189,7 +189,8 @@ def test_a_dangling_link_takes_a_name_too(folder):
 
 
 @pytest.mark.parametrize(("suffix", "format_name", "expected"), [
-    (None, "png", ".png"), (None, "jpeg", ".jpg"), (None, "gif", ".gif"), (None, "avif", ".avif"), (".PNG", "png", ".PNG"), (".jpeg", "jpeg", ".jpeg"), (".JPEG", "jpeg", ".JPEG"),
+    (None, "png", ".png"), (None, "jpeg", ".jpg"), (None, "gif", ".gif"), (None, "avif", ".avif"),
+    (".PNG", "png", ".PNG"), (".jpeg", "jpeg", ".jpeg"), (".JPEG", "jpeg", ".JPEG"),
     (".png", "jpeg", ".jpg"), (".jpg", "png", ".png"), (".jpeg", "webp", ".webp")])
 def test_the_bytes_decide_on_the_ending_and_the_user_on_its_spelling(suffix, format_name, expected):
     assert expected == extension_for(Place("/out", "fox" if suffix else None, suffix), format_name)
