@@ -289,6 +289,14 @@ def test_what_is_no_json_is_not_a_task(raw):
         parse_json(raw)
 
 
+def test_10_000_items_of_many_fields_are_json_and_far_more_are_not_parsed():
+    items = [dict.fromkeys("abcdefghijklmnopqrst")] * 10_000
+    assert items == parse_json(json.dumps(items).encode())
+    for raw in (b"0," * 250_000, b"[[[[]]]]," * 60_000, b'{"a":{}},' * 90_000):
+        with pytest.raises(NotATask):
+            parse_json(b"[%s0]" % raw)
+
+
 @pytest.mark.parametrize(("raw", "value"), [
     (b'{"a": 1}', {"a": 1}),
     (b"\xef\xbb\xbf{}", {}),
