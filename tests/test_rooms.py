@@ -59,7 +59,7 @@ TABLE = {
     "run": ("answer api arguments errors order packages place progress records sandbox settings task", ""),
     "many": ("answer api arguments batch entries errors inputs lines place progress records request settings", ""),
     "verbs": ("answer arguments check errors gallery inputs many order place request sandbox settings task", ""),
-    "main": ("answer arguments clock errors run verbs settings", "stdout exit"),
+    "main": ("answer arguments clock errors run settings task verbs", "stdout exit"),
 }
 NETWORK = {"socket", "socketserver", "ssl", "http", "urllib", "requests", "urllib3", "asyncio", "selectors", "ftplib"}
 HARMLESS = {"urllib.parse", "ssl", "subprocess.list2cmdline", "dotenv.version"}  # texts, and names of exceptions

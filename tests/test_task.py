@@ -352,6 +352,7 @@ def test_a_cut_answer_gives_the_whole_task_id_or_none(at):
 
 @pytest.mark.parametrize("text", [
     KEY, f"the key {KEY} is wrong", f"{KEY[:9]}\u200b{KEY[9:]}", f"{KEY[:9]}\u202e{KEY[9:]}", f"{KEY[:9]}\ufe0f{KEY[9:]}",
+    KEY.replace("-", "%2D"), "\u200b50%" + KEY.replace("n", "%6e"),
     f"{KEY[:3]}\x00{KEY[3:]}", KEY + "x" * 200_000, "x" * 200_000 + KEY, f"{KEY[:9]}\u200b{KEY[9:]}" + "x" * 200_000])
 def test_a_text_that_holds_the_key_is_withheld(text):
     for value in (text, [text], {"a": {"b": [text]}}, {text: 1}):

@@ -121,6 +121,10 @@ class _Main:
             self._secrets = known_secrets()
         for secret in self._secrets:
             text = text.replace(secret, "(withheld)")
+            if "%" in text:
+                from .task import encoded
+
+                text = encoded(secret).sub("(withheld)", text)
         return text
 
     def _warn_of_age(self):

@@ -6,6 +6,7 @@ Pure: no network, no disk, no clock. Whatever the service sends, nothing here ra
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import unicodedata
@@ -96,20 +97,27 @@ def harmless(text: str) -> str:
 
 
 def without(value, secret: str):
-    """A JSON value with every text withheld that holds `secret`, also split by invisible characters.
+    """A JSON value with every text withheld that holds `secret`, also split by invisible characters or percent-encoded.
 
     Raises RecursionError for a value that is nested too deep to look through.
     """
     if isinstance(value, str):
         # `clean` keeps the beginning of a long text and would put a split key together again
         hides = not (value.isascii() and value.isprintable())  # 10,000 links took seconds to look through
-        seen = secret in value or (hides and secret in harmless(value[:SEEN]))
+        text = harmless(value[:SEEN]) if hides else value
+        seen = secret in value or secret in text or ("%" in text and encoded(secret).search(text[:SEEN]))
         return "(withheld: it held the key)" if seen else value
     if isinstance(value, list):
         return [without(item, secret) for item in value]
     if isinstance(value, dict):
         return {without(name, secret): without(item, secret) for name, item in value.items()}
     return value
+
+
+@functools.lru_cache(maxsize=8)
+def encoded(secret: str):
+    """The pattern of `secret` as a link holds it: each character as it is or percent-encoded."""
+    return re.compile("".join("(?:%s|(?i:%%%02x))" % (re.escape(char), ord(char)) for char in secret))
 
 
 def parse_json(raw: bytes):
