@@ -242,6 +242,12 @@ def test_pip_does_not_get_the_key(tmp_path, bare, look, offline):
     assert "the key is in []" == (tmp_path / "seen").read_text()
 
 
+def test_a_prompt_with_the_key_of_the_file_is_refused_on_a_bare_machine_too(bare, tmp_path, offline):
+    (tmp_path / ("." + "env")).write_text("IMAGE2_API_KEY=" + running.CANARY)
+    done = running.run("generate", running.CANARY, python=bare, env=offline, key=None, cwd=tmp_path)
+    assert "usage" == done.json["status"]
+
+
 # uv
 
 def test_what_uv_is_asked_is_answered_with_an_interpreter_or_with_what_it_lacks(bare, look):

@@ -92,10 +92,10 @@ def find_key(environment=os.environ):
 def known_secrets(environment=os.environ) -> list:
     """What no text of a run may show: the key, or the pieces of a malformed one. Never raises."""
     try:
-        key = find_key(environment)[0]
-    except Exception:  # a missing package, a working folder that is gone: then no key was read either
-        key = environment.get(KEY_NAME, "")
-    return [piece for piece in key.split() if len(piece) >= 8]
+        keys = [find_key(environment)[0]]
+    except Exception:  # no python-dotenv yet: on a bare machine a prompt with the key was sent
+        keys = _guesses()
+    return [piece for key in keys for piece in key.split() if len(piece) >= 8]
 
 
 def host_sandbox(environment=os.environ):
@@ -109,13 +109,8 @@ def is_loopback(host: str) -> bool:
 
 
 def _from_dotenv() -> str:
-    try:
-        folder = os.getcwd()
-        texts = {os.path.join(folder, name): _text(os.path.join(folder, name))
-                 for name in os.listdir(folder) if name[:1] == "." and name[1:] == "env"}
-    except OSError:
-        return ""
-    if not any(KEY_NAME in text for text in texts.values()):
+    texts = _dotenv_texts()
+    if not texts:
         return ""  # python-dotenv takes longer to load than all the rest, and may be missing
     import io
 
@@ -124,6 +119,26 @@ def _from_dotenv() -> str:
     # The library knows the file's name; but it walks up to the root, and what lies above is another project's.
     text = texts.get(find_dotenv(usecwd=True), "")
     return (dotenv_values(stream=io.StringIO(text), interpolate=False).get(KEY_NAME) or "").strip()
+
+
+def _guesses() -> list:
+    """What the file may call the key, told without python-dotenv; rather too much."""
+    # Ahead only: the quote that a comment opens must not swallow the line with the key.
+    value = r"""'?[^\S\r\n]*=[^\S\r\n]*(?=('(?:\\'|[^'])*'|"(?:\\"|[^"])*"|(?:(?!\s#)[^\r\n])*))"""
+    found = [each for text in _dotenv_texts().values() for each in re.findall(KEY_NAME + value, text)]
+    plain = [re.sub(r"\\(?:([\\'\"])|[abfnrtv])", lambda escape: escape[1] or " ", each[1:-1]) for each in found]
+    return [*found, *(each[1:-1] for each in found), *plain]
+
+
+def _dotenv_texts() -> dict:
+    """{path: text} of the working folder's dotenv file, if that names the key."""
+    try:
+        folder = os.getcwd()
+        texts = {os.path.join(folder, name): _text(os.path.join(folder, name))
+                 for name in os.listdir(folder) if name[:1] == "." and name[1:] == "env"}
+    except OSError:
+        return {}
+    return {path: text for path, text in texts.items() if KEY_NAME in text}
 
 
 def _text(path: str) -> str:
