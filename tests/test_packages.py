@@ -19,6 +19,7 @@ import faulty
 import pytest
 import running
 from image2_cli import fetching, packages
+from laws import FAST
 from platforms import needs_linux, needs_posix
 
 pytestmark = [needs_posix, pytest.mark.xdist_group("one download of the wheels is enough")]  # bin/python, uv as a script
@@ -300,7 +301,7 @@ def test_an_old_python_is_named_and_nothing_is_put_into_it(old_python, look, sto
     (newer / "python3.13").symlink_to(sys.executable)
     done = look(python=old_python, env={**stocked, "PATH": newer})
     _refused(done, "this is Python 3.8.", "3.10 or newer is needed")
-    assert f"python3.13 {running.SCRIPT} status t-1" == done.json["next"]
+    assert f"cd {tmp_path} && python3.13 {running.SCRIPT} status t-1" == done.json["next"]
     assert not cache.exists()
 
 
@@ -315,9 +316,14 @@ def test_no_install_forbids_everything_but_next(tmp_path, look, stocked, offline
 
 @needs_uv
 def test_no_install_forbids_uv_too_but_names_it(bare, look, stocked, tmp_path, beside_uv):
-    done = look(python=bare, env={**stocked, "PATH": beside_uv, "IMAGE2_NO_INSTALL": "1"})
+    env = {**stocked, "PATH": beside_uv, "IMAGE2_NO_INSTALL": "1"}
+    done = look(python=bare, env=env)
     _refused(done)
-    assert f"uv run {running.SCRIPT} status t-1" == done.json["next"]
+    assert f"cd {tmp_path} && uv run {running.SCRIPT} status t-1" == done.json["next"]
+    os.mkfifo(tmp_path / "pipe")
+    done = running.run("generate", "--prompt-file=pipe", python=bare, env=env, cwd=tmp_path)
+    _refused(done, "this command again with uv run")
+    assert done.json["next"] is None
     assert not (tmp_path / "uv").exists()
 
 
@@ -381,14 +387,17 @@ def test_without_pip_and_venv_the_system_package_is_named(tmp_path, look, stocke
 
 
 @needs_linux
-def test_next_leaves_the_packages_of_the_system_alone(service, look, stocked, debian):
+def test_next_leaves_the_packages_of_the_system_alone(service, tmp_path, stocked, debian):
     """PEP 668: its pip refuses, so the command makes a venv of the user's own and goes on there."""
-    done = look(python=debian(), env={**stocked, "IMAGE2_NO_INSTALL": "1"})
-    _refused(done, "Run `next`")
-    env = {**stocked, "PATH": f"{os.path.dirname(sys.executable)}:{SYSTEM_PATH}", "IMAGE2_API_KEY": running.CANARY,
-           "IMAGE2_BASE_URL": service.base_url}
-    again = subprocess.run(["sh", "-c", done.json["next"]], env=env, capture_output=True)
-    assert (0, 1) == (again.returncode, len(service.polls)), again
+    (tmp_path / "python3").symlink_to("/bin/false")     # as a 3.8 would
+    env = {**stocked, "PATH": f"{tmp_path}:{SYSTEM_PATH}", "IMAGE2_NO_INSTALL": "1", "IMAGE2_BASE_URL": service.base_url}
+    options = {"python": debian(), "env": env, "cwd": tmp_path}
+    piped = running.run("generate", "--prompt-file", "-", stdin="a cat", **options)
+    _refused(piped, "this command again with ")     # whose stdin `next` has not
+    todo = running.run("generate", "a cat", "--out", "pics", *FAST, **options).json["next"]
+    assert piped.json["next"] == todo.partition(" && cd ")[0]
+    again = subprocess.run(["sh", "-c", todo], env={**env, "IMAGE2_API_KEY": running.CANARY}, cwd="/")
+    assert (0, 1) == (again.returncode, len(list(tmp_path.glob("pics/*.png"))))
 
 
 # What every run pays, and what it says

@@ -42,7 +42,7 @@ TABLE = {
     "place": ("errors raster request", "disk"),
     "reference": ("raster request", "disk"),
     "fetching": ("clock", "disk programs"),
-    "packages": ("errors fetching settings", "environment disk"),
+    "packages": ("answer errors fetching settings", "environment disk"),
     "sandbox": ("placeholder loopback", ""),
     "api": ("clock errors task transport verdict", ""),
     "links": ("", "network"),

@@ -7,6 +7,7 @@ forbidden, signs of a host's sandbox, and what this process was told by the one 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+from .answer import shell
 from .errors import Image2Error
 from .settings import host_sandbox
 
@@ -174,9 +176,9 @@ def _newer_python(script: str, argv: list, clock, here: SimpleNamespace) -> tupl
 
     for python in [f"python3.{minor}" for minor in range(14, 9, -1)]:
         if shutil.which(python) and works(shutil.which(python), clock, here):
-            return "Run `next`", shlex.join([python, script, *argv])
+            return _again([python], script, argv)
     if here.uv and here.forbidden:
-        return "Run `next`", shlex.join(["uv", "run", script, *argv])
+        return _again(["uv", "run"], script, argv)
     return f"Run it with Python 3.10 or newer, or install uv ({UV_SITE})", None
 
 
@@ -186,15 +188,29 @@ def _by_hand(script: str, argv: list, here: SimpleNamespace) -> tuple:
     from sysconfig import get_path
 
     if here.uv and here.forbidden:
-        return "Run `next`", shlex.join(["uv", "run", script, *argv])
+        return _again(["uv", "run"], script, argv)
     if not find_spec("pip"):
         return f"Install pip for this Python (Debian: apt install python3-pip) or uv ({UV_SITE})", None
-    install = "-m pip install " + " ".join(f'"{requirement}"' for requirement in requirements(script))
+    install = " -m pip install " + " ".join(f'"{requirement}"' for requirement in requirements(script))
     if sys.prefix == sys.base_prefix and os.path.exists(os.path.join(get_path("stdlib"), "EXTERNALLY-MANAGED")):
-        python = "~/.image2-venv/bin/python"  # PEP 668: pip would refuse the system's Python
-        again = shlex.join([script, *argv])
-        return "Run `next`", f"python3 -m venv ~/.image2-venv && {python} {install} && {python} {again}"
-    return "Run `next`, then this command again", f"{shlex.join(launcher())} {install}"
+        # PEP 668: pip would refuse the system's Python. Not by `python3`, which was a 3.8.
+        venv = os.path.expanduser(os.path.join("~", ".image2-venv"))
+        python = os.path.join(venv, *(["Scripts", "python.exe"] if os.name == "nt" else ["bin", "python"]))
+        return _again([python], script, argv, shell([sys.executable, "-m", "venv", venv]), shell([python]) + install)
+    return "Run `next`, then this command again", shell(launcher()) + install
+
+
+def _again(python: list, script: str, argv: list, *before: str) -> tuple:
+    """What to do, and the commands `before` and this one; without it where it reads stdin, which `next` finds empty."""
+    parts = [part for word in argv for part in (word, word.partition("=")[2])]
+    if any(one == "-" or os.path.exists(one) and not (os.path.isfile(one) or os.path.isdir(one)) for one in parts):
+        return (("Run `next`, then" if before else "Run") + f" this command again with {shell(python)}",
+                " && ".join(before) or None)
+    folder = []
+    if os.name != "nt":
+        with contextlib.suppress(OSError):      # it is gone
+            folder = [shell(["cd", os.getcwd()])]
+    return "Run `next`", " && ".join([*before, *folder, shell([*python, script, *argv])])
 
 
 def _say(line: str) -> None:
