@@ -102,16 +102,13 @@ def test_a_file_above_the_working_folder_is_another_projects(folder):
     assert "IMAGE2_API_KEY" in error.message and "https://image2.vip" in error.message and "not in the chat" in error.message
 
 
-def test_a_folder_of_that_name_is_passed_over(folder):
-    (folder / DOTENV).mkdir()
-    assert "missing_key" == refused({}).code
-
-
 @needs_posix
-@pytest.mark.parametrize("kind", ["fifo", "device", "socket", "dangling", "loop"])
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "socket", "dangling", "loop"])
 def test_what_is_no_regular_file_is_never_opened(folder, kind):
     path = folder / DOTENV
-    if kind == "fifo":
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
         os.mkfifo(path)
     elif kind == "socket":
         with socket.socket(socket.AF_UNIX) as listener:
