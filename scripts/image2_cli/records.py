@@ -68,13 +68,13 @@ class Store:
         """
         data = _text(record).encode("ascii")
         try:
-            with open(record.path, "r+b", buffering=0) as file:
+            with open(record.path, "r+b") as file:
                 if len(data) > getattr(os.fstat(file.fileno()), "st_blocks", 0) * 512:
                     return False
-                is_whole = file.write(data) == len(data)
+                file.write(data)
                 file.truncate()
                 os.fsync(file.fileno())
-                return is_whole
+                return True
         except OSError:
             return False
 
