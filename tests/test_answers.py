@@ -71,8 +71,8 @@ def test_an_error_is_told_within_its_budget(run, service, project, name):
     exit_status, post, *polls = ERRORS[name]
     service.on_post(post)
     service.on_poll(*(polls or [completed()]))
-    done = run("generate", "a cat", "--n", "2" if name == "some_failed" else "1", *FAST, "--timeout", "1")
-    answer = hold(done, service, project, 1)
+    done = run("generate", "a cat", "--n", "2" if name == "some_failed" else "1", *FAST, "--timeout", "3")
+    answer = hold(done, service, project, 3)
     assert (exit_status, name) == (done.exit, answer["error"]["code"])
     share = 32 * len(answer["images"])  # what an error has to say beside: which image, its link, and why
     assert tokens(done, project) <= 110 + share, done.stdout
