@@ -213,7 +213,8 @@ if sys.argv[1] == "sleep":
     time.sleep(60)
 if sys.argv[1] == "leak":
     print("Bearer", os.environ["IMAGE2_API_KEY"], file=sys.stderr)
-print(json.dumps({"ok": True, "error": None, "next": None, "argv": sys.argv[1:], "env": dict(os.environ),
+env = {name: os.environ[name] for name in os.environ}
+print(json.dumps({"ok": True, "error": None, "next": None, "argv": sys.argv[1:], "env": env,
                   "cwd": os.getcwd(), "stdin": sys.stdin.buffer.read().decode()}))
 """
 
