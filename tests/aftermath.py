@@ -1,7 +1,5 @@
 """What is left when a run has ended, however it ended: the pictures, the records, the command that goes on."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

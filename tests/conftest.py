@@ -1,7 +1,5 @@
 """What every test gets: the tool and the test equipment on sys.path, a clean environment, fixtures."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -30,8 +30,6 @@ reset, hang, drip, which take an answer to spoil. Each changes with `.but(...)`:
 `closed_port()` and `full_backlog()` give a base URL that refuses, and one that never connects.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

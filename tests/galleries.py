@@ -1,7 +1,5 @@
 """Folders as runs leave them: pictures, and records written as JSON, so that they can also be wrong in every way."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -6,8 +6,6 @@
 A test file asserts what is special about its case, and `hold` the rest.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What the pages say, taken out of them: blocks, commands, tables, inline code."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What differs between the systems that the tests run on: marks that skip for a reason, and a few numbers."""
 
-from __future__ import annotations
-
 import os
 import sys
 

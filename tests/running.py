@@ -14,8 +14,6 @@ On Windows it has `SYSTEM` too, and the home under its name there. Line ends of 
 No run may show the key, whatever its test is about, so the output of every run is searched for it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

@@ -3,8 +3,6 @@
 Budgets are in tokens, which are characters divided by four, paths and prompt apart.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

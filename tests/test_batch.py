@@ -3,8 +3,6 @@
 Every test is whole processes against real sockets; what the service would charge is counted by the service.
 """
 
-from __future__ import annotations
-
 import base64
 import collections
 import json

@@ -1,7 +1,5 @@
 """The pages against the code: what a page names exists, and what exists stands in its page."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

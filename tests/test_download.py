@@ -1,7 +1,5 @@
 """Downloads never lose a picture and never save junk: the room against a faulty service."""
 
-from __future__ import annotations
-
 import base64
 import os
 import re

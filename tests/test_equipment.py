@@ -1,7 +1,5 @@
 """The test equipment does what it says: a fault that is not one would prove nothing about the tool."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket

@@ -4,8 +4,6 @@ No agent is asked here. Each trial is run by a script that does what an agent sh
 some that do what an agent must not do, which must fail, and for the right reason.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The examples of the pages, taken out of them and run against the stand-in."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The page of a folder, read as HTML: what it shows, what it must never show, and what it leaves alone."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html.parser

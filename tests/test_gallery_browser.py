@@ -1,7 +1,5 @@
 """The page in a real browser: the system's chromium, driven by Playwright. Skipped where either is missing."""
 
-from __future__ import annotations
-
 import functools
 import http.server
 import shutil

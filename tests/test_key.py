@@ -5,8 +5,6 @@ proxies, netrc, redirects, a service that echoes it, a user who types it in the 
 front of a certificate authority of the tests' own.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import ssl

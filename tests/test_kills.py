@@ -1,7 +1,5 @@
 """Killed anywhere, nothing is lost: one charge, all pictures, no half file, or the honest word that nobody knows."""
 
-from __future__ import annotations
-
 import base64
 import os
 import select

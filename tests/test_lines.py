@@ -1,7 +1,5 @@
 """A batch file is read whole before anything is sent: every wrong line is named, and every right one has its place."""
 
-from __future__ import annotations
-
 import json
 import os
 

@@ -1,7 +1,5 @@
 """Laws of the pace: a service that asks to come later is asked later, by fewer, and never for nothing."""
 
-from __future__ import annotations
-
 import pytest
 from image2_cli.errors import Image2Error
 from image2_cli.pace import Pace, backoff

@@ -1,7 +1,5 @@
 """The first command on a bare machine: real interpreters without packages, real pip, real uv."""
 
-from __future__ import annotations
-
 import glob
 import importlib.util
 import os

@@ -3,8 +3,6 @@
 Every case is a process against real sockets; no case may send a second order.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

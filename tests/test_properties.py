@@ -3,8 +3,6 @@
 A process a case is slow, so there are few cases, each rich; `IMAGE2_TEST_TIMES=20` tries twenty times as many.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import string

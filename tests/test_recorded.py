@@ -1,7 +1,5 @@
 """What passes for a record, and what is passed over: one file, read as a later run reads it."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """Records carry an order over any death of its process: one folder of them, with one process and with two."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

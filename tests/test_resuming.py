@@ -1,7 +1,5 @@
 """Orders are gone on with by the next run, whatever ended the last one, and never paid twice: whole runs."""
 
-from __future__ import annotations
-
 import base64
 import os
 import subprocess

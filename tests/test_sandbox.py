@@ -1,7 +1,5 @@
 """The stand-in, asked over real HTTP: the page's contract, its refusals, its pictures, and that it stays at home."""
 
-from __future__ import annotations
-
 import http.client
 import itertools
 import json

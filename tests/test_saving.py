@@ -1,7 +1,5 @@
 """From a finished task to files, in whole runs: what was paid for is saved, named and never lost."""
 
-from __future__ import annotations
-
 import base64
 import itertools
 import os

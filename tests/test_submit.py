@@ -4,8 +4,6 @@
 real sockets.
 """
 
-from __future__ import annotations
-
 import email.utils
 import gzip
 import json

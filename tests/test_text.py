@@ -1,7 +1,5 @@
 """Text from the server is data: cleaned, cut, one JSON object, never a traceback, never a word in `next`."""
 
-from __future__ import annotations
-
 import json
 import time
 

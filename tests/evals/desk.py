@@ -8,8 +8,6 @@ what an agent says it did. A line without an end was killed. FOLDER/transcript.l
 Standard library only, and nothing of ours: it is run from where it was copied to.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

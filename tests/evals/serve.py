@@ -8,8 +8,6 @@ key of the trial's user: the state tells whose key came, never the key. Pictures
 for. Not the sandbox: its answers say that they are one, and an agent must not hand those over.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -7,8 +7,6 @@ README.md beside this file has the whole recipe. The facts are the files in the 
 it was asked, and the log of the commands that ran; nothing that an agent says. POSIX only, for the shell.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -4,8 +4,6 @@ The users' words stand in evals.json, under the same ids. `serve` acts on the fi
 by the second.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import NamedTuple

@@ -8,8 +8,6 @@ SKILL.md's. A query is passed where the skill was chosen in at least half of the
 fewer and should not. Prints the rates and what failed; exit 0 where all passed. Reads and prints only.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import random
