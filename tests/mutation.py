@@ -1,6 +1,6 @@
 """Breaks the deciding rooms in every small way and counts which breaks the tests notice; not part of the test run.
 
-    .venv/bin/python tests/mutation.py               # all rooms: about half an hour
+    .venv/bin/python tests/mutation.py               # all rooms: about an hour
     .venv/bin/python tests/mutation.py task verdict  # some
 
 Works on a copy in mutants/, never on the files themselves. Prints, a room, the share that was noticed and every
