@@ -372,6 +372,7 @@ def test_a_completed_task_of_errors_alone_has_failed(run, service, project):
     hold(done, service, project, 10)
     assert (6, "task_failed", "policy", None) == (done.exit, done.json["error"]["code"],
                                                   done.json["error"]["server_message"], done.json["next"])
+    assert "ended without a picture" in done.json["error"]["message"]
 
 
 def test_the_order_of_the_images_is_that_of_the_service(run, service, project):

@@ -12,7 +12,7 @@ from platforms import needs_posix
 # every member at an edge of what is allowed
 RECORD = {"version": 1, "id": "01234567-89ab-cdef-0123-456789abcdef", "created_s": 0, "sent_s": 1e11 - 1,
           "state": SUBMITTED, "service": "", "fingerprint": "", "request": {}, "stem": "", "overwrite": False,
-          "task_id": None, "accepted_s": None, "status": None, "images": [{"index": 0}], "error": None}
+          "task_id": None, "accepted_s": None, "status": None, "suffix": None, "images": [{"index": 0}], "error": None}
 
 
 @pytest.fixture
@@ -81,6 +81,11 @@ def test_a_record_of_wrong_types_is_passed_over(read, field, value):
 @pytest.mark.parametrize("field", ["version", "id", "state", "service", "fingerprint", "stem", "request", "images"])
 def test_a_record_without_a_field_is_passed_over(read, field):
     assert read(json.dumps({name: value for name, value in RECORD.items() if name != field}).encode()) is None
+
+
+@pytest.mark.parametrize("field", recorded.OPTIONAL)
+def test_a_field_that_an_older_version_did_not_write_is_none(read, field):
+    assert read(json.dumps({name: value for name, value in RECORD.items() if name != field}).encode())[field] is None
 
 
 @pytest.mark.parametrize("state", STATES)

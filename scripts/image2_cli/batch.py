@@ -141,7 +141,7 @@ class Batch:
         try:
             order.begin(line.request, line.stem, line.mark)
             # A clock that was set back made a new order look older than the failed one: each run paid again.
-            order.record["created_s"] = max(order.record["created_s"], entry.replaced_s + 0.001)
+            order.record["created_s"] = max(order.record["created_s"] or 0.0, entry.replaced_s + 0.001)
             order.send(line.request, self.deadline - self.clock.now())
             accepted = True
         except Image2Error as error:

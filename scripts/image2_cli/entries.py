@@ -76,7 +76,8 @@ def _joined(line, tools, record, is_ours, again, unknown_again) -> Entry:
         return entry
     failed = _failure_of(record)
     is_unknown = record["state"] in (recorded.SENDING, recorded.UNKNOWN)
-    if unknown_again if is_unknown else again and failed:
+    is_wanted_again = unknown_again if is_unknown else again and failed
+    if is_wanted_again:
         return Entry(line, Order(tools, line.place), record["created_s"] or 0.0)
     if is_unknown:
         entry.state = UNKNOWN

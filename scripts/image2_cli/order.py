@@ -267,12 +267,13 @@ class Order:
 
     def failure(self) -> Image2Error:
         """The error of a task that ended failed; its record is settled."""
+        words = self.task.error or next((image.error for image in self.task.images if image.error), None)
         if self.record is not None:
             self.note(state=recorded.FINISHED, status=self.task.status,
-                       error={"code": "task_failed", "message": self.task.error or ""})
-        words = self.task.error or next((image.error for image in self.task.images if image.error), None)
+                       error={"code": "task_failed", "message": words or ""})
+        ended = self.task.status if self.task.outcome == "failed" else "without a picture"
         return Image2Error("task_failed", "The task ended %s. Tell the user why; the service does not document whether it "
-                           "is charged." % (self.task.status or "failed"), server_message=words)
+                           "is charged." % (ended or "failed"), server_message=words)
 
 
 def _still_running(watch) -> Image2Error:

@@ -18,6 +18,7 @@ MAX_RECORD = 8_000_000  # bytes; more than 64 images with the longest URLs and t
 # SUBMITTED: accepted, with pictures still to come or to save. FINISHED: nothing left to do.
 NOT_SENT, SENDING, UNKNOWN, SUBMITTED, FINISHED = "not_sent", "sending", "unknown", "submitted", "finished"
 BEFORE_A_TASK = (NOT_SENT, SENDING, UNKNOWN)
+OPTIONAL = ("task_id", "created_s", "sent_s", "accepted_s", "status", "suffix", "overwrite", "error")
 STATES = (*BEFORE_A_TASK, SUBMITTED, FINISHED)
 
 
@@ -50,7 +51,7 @@ def read(path: str):
         return None
     if not _is_record(value):
         return None
-    record = Record(value)
+    record = Record({**dict.fromkeys(OPTIONAL), **value})
     record.path = path
     folder = os.path.dirname(os.path.dirname(path))
     for image in record.images:
