@@ -26,8 +26,8 @@ REINSTALL = "npx skills add ichizi/image2-skills -y"
 
 
 def answer_uv():
-    """Under `uv run`, started by packages.py: name this interpreter if it has all that is needed."""
-    from image2_cli.packages import shortcomings
+    """Under `uv run`, started by machine/packages.py: name this interpreter if it has all that is needed."""
+    from image2_cli.machine.packages import shortcomings
 
     lacks = shortcomings(os.path.realpath(__file__))
     if lacks:

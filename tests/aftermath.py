@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from image2_cli import raster
+from image2_cli.pictures import image_check as raster
 from running import CANARY, Run, assert_no_leftovers, whole
 
 

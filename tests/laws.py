@@ -11,7 +11,8 @@ import os
 import re
 from pathlib import Path
 
-from image2_cli import errors, raster
+from image2_cli import errors
+from image2_cli.pictures import image_check as raster
 from running import CANARY, Run, assert_no_key, assert_no_leftovers
 
 FAST = ("--poll-interval", "0.05")

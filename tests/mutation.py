@@ -1,7 +1,7 @@
 """Breaks the deciding rooms in every small way and counts which breaks the tests notice; not part of the test run.
 
-    .venv/bin/python tests/mutation.py               # all rooms: about an hour
-    .venv/bin/python tests/mutation.py task verdict  # some
+    .venv/bin/python tests/mutation.py                          # all rooms: about an hour
+    .venv/bin/python tests/mutation.py service/task order/pace  # some
 
 Works on a copy in mutants/, never on the files themselves. Prints, a room, the share that was noticed and every
 break that was not; tests/mutation.md says why those are left. Installs cosmic-ray into the environment it runs in.
@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "mutants"
 ROOMS = {
     "errors": ["test_errors.py"],
-    "task": ["test_task.py"],
-    "request": ["test_request.py"],
-    "waiting": ["test_waiting.py"],
-    "verdict": ["test_verdict.py"],
-    "download": ["test_download.py"],
-    "recorded": ["test_recorded.py"],
-    "records": ["test_records.py"],
-    "pace": ["test_pace.py"],
+    "service/task": ["test_task.py"],
+    "order/fields": ["test_request.py"],
+    "order/polling": ["test_waiting.py"],
+    "service/acceptance": ["test_verdict.py"],
+    "pictures/download": ["test_download.py"],
+    "order/record": ["test_recorded.py"],
+    "order/store": ["test_records.py"],
+    "order/pace": ["test_pace.py"],
 }
 KEPT = {"Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "Mod_Add", "Pow_Mul", "FloorDiv_Mul", "LShift_RShift",
         "RShift_LShift", "Is_IsNot", "IsNot_Is"}

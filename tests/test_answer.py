@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image2_cli import answer
 from image2_cli.errors import CODES, NO_PICTURE, Image2Error, of_image
-from image2_cli.task import ImageResult, Task
+from image2_cli.service.task import ImageResult, Task
 from platforms import needs_posix
 
 quick = settings(max_examples=100, deadline=None, database=None)

@@ -89,7 +89,7 @@ def test_what_is_missing_is_told_within_the_budget_of_an_error(run, project, out
 def test_a_bug_is_told_as_one(run, tmp_path):
     broken = tmp_path / "broken" / "scripts"
     shutil.copytree(SCRIPT.parent, broken, ignore=shutil.ignore_patterns("__pycache__"))
-    with (broken / "image2_cli" / "waiting.py").open("a") as file:
+    with (broken / "image2_cli" / "order" / "polling.py").open("a") as file:
         file.write("\n\ndef wait_for(*_args):\n    raise RuntimeError('a bug')\n")
     done = run("generate", "a cat", script=broken / "image2.py")
     assert (1, "internal") == (done.exit, done.json["error"]["code"])

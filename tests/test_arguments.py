@@ -1,8 +1,9 @@
 """The command line: every verb and flag of the design, mistakes collected, help that fits a screen."""
 
 import pytest
-from image2_cli import VERSION, arguments
-from image2_cli.arguments import parse, seconds
+from image2_cli import VERSION
+from image2_cli.cli import arguments
+from image2_cli.cli.arguments import parse, seconds
 from image2_cli.errors import Image2Error
 
 VERBS = ["generate", "batch", "wait", "status", "check", "gallery", "sandbox"]

@@ -31,14 +31,15 @@ from faulty import (
     reset,
     sync_completed,
 )
-from image2_cli import batch as batch_room
-from image2_cli import entries, recorded
-from image2_cli import lines as lines_room
-from image2_cli import order as order_room
-from image2_cli import records as records_room
+from image2_cli.batch import file as lines_room
+from image2_cli.batch import summary as entries
+from image2_cli.cli.progress import Progress
 from image2_cli.clock import Clock, Interrupted
-from image2_cli.progress import Progress
-from image2_cli.sandbox import KEY, Sandbox
+from image2_cli.order import engine as batch_room
+from image2_cli.order import order as order_room
+from image2_cli.order import record as recorded
+from image2_cli.order import store as records_room
+from image2_cli.sandbox.server import KEY, Sandbox
 from laws import FAST, hold, records
 from pictures import png
 from platforms import needs_linux, needs_open_files_to_go, needs_posix, needs_signals

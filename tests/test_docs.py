@@ -7,13 +7,15 @@ import re
 import pages
 import pytest
 import running
-from image2_cli import VERSION, arguments, errors, transport
+from image2_cli import VERSION, errors
+from image2_cli.cli import arguments
+from image2_cli.service import transport
 from pages import API, CHANGES, CHINESE, CLI, PAGES, PROMPTS, README, ROOT, SKILL, TROUBLE
 
 # Flags in the pages that are other tools' own.
 FOREIGN = {"--fail", "--fail-with-body", "--max-time", "--retry"}
 INTERNAL = {"IMAGE2_UV", "IMAGE2_LAUNCHER"}  # between the process and the one it becomes
-ROOMS = sorted((ROOT / "scripts" / "image2_cli").glob("*.py"))
+ROOMS = sorted((ROOT / "scripts" / "image2_cli").rglob("*.py"))
 
 
 def _verbs() -> dict:

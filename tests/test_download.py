@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from faulty import HTML, cut, drip, hang, page, picture, redirect, refuse, reset
-from image2_cli import download
 from image2_cli.clock import Clock
+from image2_cli.pictures import download
 from pictures import every, jpeg, png
 from platforms import needs_linux, needs_posix
 

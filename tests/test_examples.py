@@ -10,8 +10,8 @@ import sys
 import pages
 import pytest
 import running
-from image2_cli import raster
-from image2_cli.sandbox import KEY, Sandbox
+from image2_cli.pictures import image_check as raster
+from image2_cli.sandbox.server import KEY, Sandbox
 from pages import API, PROMPTS, README, SKILL
 
 SERVICE = "https://image2.vip"

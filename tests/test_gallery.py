@@ -13,8 +13,8 @@ import pytest
 from galleries import ODD_NAMES, put_picture, put_record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from image2_cli import gallery, gallery_page
 from image2_cli.errors import Image2Error
+from image2_cli.gallery import gallery, gallery_page
 from platforms import WINDOWS, needs_posix
 
 HOSTILE = ("</script></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'>"

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from galleries import ODD_NAMES, put_picture, put_record
-from image2_cli import gallery
+from image2_cli.gallery import gallery
 from platforms import needs_posix
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")

@@ -172,7 +172,7 @@ def test_the_key_is_in_no_traceback_of_a_bug(run, service, project, tmp_path):
     from running import SCRIPT
 
     shutil.copytree(SCRIPT.parent, broken, ignore=shutil.ignore_patterns("__pycache__"))
-    api = broken / "image2_cli" / "api.py"
+    api = broken / "image2_cli" / "service" / "api.py"
     text = api.read_text()
     api.write_text(text.replace("return verdict.of_order(reply)", "raise KeyError(self._auth._key)"))
     assert text != api.read_text()

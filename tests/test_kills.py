@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 from aftermath import edit_record, pictures_in, record_paths, records_in, run_next
 from faulty import completed, hang, ok, page, pending, picture, refuse, sync_completed
-from image2_cli import recorded, records, settings
-from image2_cli.api import Api
+from image2_cli.cli.progress import Progress
 from image2_cli.clock import Clock, Interrupted
-from image2_cli.order import Order, Tools
-from image2_cli.place import resolve
-from image2_cli.progress import Progress
-from image2_cli.request import build
+from image2_cli.machine import settings
+from image2_cli.order import record as recorded
+from image2_cli.order import store as records
+from image2_cli.order.fields import build
+from image2_cli.order.order import Order, Tools
+from image2_cli.order.output import resolve
+from image2_cli.service.api import Api
 from pictures import png
 from platforms import needs_signals
 from running import EXITS

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from image2_cli import lines
+from image2_cli.batch import file as lines
 from pictures import png
 from platforms import needs_posix
 

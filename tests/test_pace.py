@@ -2,7 +2,7 @@
 
 import pytest
 from image2_cli.errors import Image2Error
-from image2_cli.pace import Pace, backoff
+from image2_cli.order.pace import Pace, backoff
 
 
 def refusal(code="rate_limited", retry_after_s=None):

@@ -16,7 +16,7 @@ from pathlib import Path
 import faulty
 import pytest
 import running
-from image2_cli import fetching, packages
+from image2_cli.machine import fetching, packages
 from laws import FAST
 from platforms import needs_linux, needs_posix
 
@@ -401,7 +401,7 @@ def test_next_leaves_the_packages_of_the_system_alone(service, tmp_path, stocked
 # What every run pays, and what it says
 
 def test_the_look_at_the_packages_imports_none_of_them():
-    code = ("import sys; sys.path.insert(0, sys.argv[1]); from image2_cli.packages import shortcomings\n"
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); from image2_cli.machine.packages import shortcomings\n"
             "print(shortcomings(sys.argv[2]), [m for m in ('requests', 'urllib3', 'dotenv') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code, running.SCRIPT.parent, running.SCRIPT],
                           capture_output=True, text=True)
@@ -422,7 +422,8 @@ def test_versions_compare_as_numbers(version, numbers):
 
 def _launcher(command: list, **env) -> str:
     """What `launcher()` says in a process started by `command`."""
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from image2_cli.packages import launcher; print(*launcher())"
+    code = ("import sys; sys.path.insert(0, sys.argv[1])\n"
+            "from image2_cli.machine.packages import launcher; print(*launcher())")
     done = subprocess.run([*command, "-c", code, str(running.SCRIPT.parent)], env=env, capture_output=True, text=True)
     return done.stdout.strip()
 
@@ -447,7 +448,7 @@ def test_what_uv_run_began_is_continued_by_uv_run(tmp_path, stocked, beside_uv):
     script = tmp_path / "asks.py"
     script.write_text("# /// script\n# dependencies = []\n# ///\n"
                       f"import sys\nsys.path.insert(0, {str(running.SCRIPT.parent)!r})\n"
-                      "from image2_cli.packages import launcher\nprint(*launcher())\n")
+                      "from image2_cli.machine.packages import launcher\nprint(*launcher())\n")
     done = subprocess.run([UV, "run", script], env={**{k: str(v) for k, v in stocked.items()}, "PATH": beside_uv},
                           capture_output=True, text=True)
     assert "uv run\n" == done.stdout, done

@@ -6,9 +6,9 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image2_cli import place as room
 from image2_cli.errors import Image2Error
-from image2_cli.place import Place, extension_for, first_number, mistake, path_of, resolve, slug
+from image2_cli.order import output as room
+from image2_cli.order.output import Place, extension_for, first_number, mistake, path_of, resolve, slug
 from platforms import needs_posix
 
 quick = settings(max_examples=150, deadline=None, database=None)

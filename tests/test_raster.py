@@ -9,7 +9,8 @@ import pictures
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from image2_cli import containers, raster
+from image2_cli.pictures import containers
+from image2_cli.pictures import image_check as raster
 
 EVERY = pictures.every()
 FORMATS = sorted(EVERY)

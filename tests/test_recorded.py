@@ -5,8 +5,9 @@ import os
 import time
 
 import pytest
-from image2_cli import place, recorded
-from image2_cli.recorded import MAX_RECORD, SENDING, STATES, SUBMITTED, UNKNOWN, Record
+from image2_cli.order import output as place
+from image2_cli.order import record as recorded
+from image2_cli.order.record import MAX_RECORD, SENDING, STATES, SUBMITTED, UNKNOWN, Record
 from platforms import needs_posix
 
 # every member at an edge of what is allowed

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from aftermath import record_paths, records_in
-from image2_cli.recorded import FINISHED, NOT_SENT, SENDING, SUBMITTED, UNKNOWN
-from image2_cli.records import FILES, OWNER, Store
+from image2_cli.order.record import FINISHED, NOT_SENT, SENDING, SUBMITTED, UNKNOWN
+from image2_cli.order.store import FILES, OWNER, Store
 from pictures import png
 from platforms import needs_open_files_to_go, needs_posix
 from running import SCRIPT
@@ -51,7 +51,7 @@ def elsewhere(folder, code: str) -> str:
 
 def _process(folder, code):
     begin = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n" \
-            f"from image2_cli.recorded import *\nfrom image2_cli.records import *\nstore = Store({str(folder)!r})\n"
+            f"from image2_cli.order.record import *\nfrom image2_cli.order.store import *\nstore = Store({str(folder)!r})\n"
     return subprocess.Popen([sys.executable, "-c", begin + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

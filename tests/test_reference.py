@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pictures
 import pytest
-from image2_cli import raster, reference
+from image2_cli.order import reference
+from image2_cli.pictures import image_check as raster
 from platforms import needs_posix
 
-SCRIPTS = Path(reference.__file__).parents[1]
+SCRIPTS = Path(reference.__file__).parents[2]
 EVERY = pictures.every()
 ALLOWED = "(allowed: a whole png, jpeg, webp, gif or avif file of at most 20 MiB)"
 
@@ -30,7 +31,7 @@ def decoded(uri: str) -> bytes:
 def in_a_process(path, before="", after="", cwd=None) -> str:
     """What a process without a terminal prints that is asked for this picture, with code before and after."""
     program = ("import os, sys; sys.path.insert(0, sys.argv[1])\n"
-               "from image2_cli import reference\n"
+               "from image2_cli.order import reference\n"
                f"{before}\n"
                "try: reference.data_uri(sys.argv[2])\n"
                "except reference.ReferenceProblem as problem: print(problem)\n"

@@ -6,8 +6,8 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image2_cli import request as room
-from image2_cli.request import ImageRequest, build, pair, shown, url_mistake
+from image2_cli.order import fields as room
+from image2_cli.order.fields import ImageRequest, build, pair, shown, url_mistake
 
 quick = settings(max_examples=150, deadline=None, database=None)
 TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from aftermath import edit_record, pictures_in, record_paths, records_in, run_next
 from faulty import completed, failed, hang, ok, page, pending, picture, refuse, reset, sync_completed
-from image2_cli import place as places
-from image2_cli.api import Api
 from image2_cli.clock import Clock
 from image2_cli.errors import Image2Error
-from image2_cli.order import Order, Tools
-from image2_cli.recorded import FINISHED, SENDING, SUBMITTED
-from image2_cli.records import OWNER, Store
-from image2_cli.request import build
-from image2_cli.settings import Key, Settings
+from image2_cli.machine.settings import Key, Settings
+from image2_cli.order import output as places
+from image2_cli.order.fields import build
+from image2_cli.order.order import Order, Tools
+from image2_cli.order.record import FINISHED, SENDING, SUBMITTED
+from image2_cli.order.store import OWNER, Store
+from image2_cli.service.api import Api
 from pictures import png
 from platforms import needs_linux, needs_open_files_to_go, needs_posix
 from running import CANARY, assert_no_key

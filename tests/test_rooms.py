@@ -14,52 +14,57 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 FOLDER = SCRIPTS / "image2_cli"
-ROOMS = sorted(path.stem for path in FOLDER.glob("*.py"))
+ROOMS = sorted(".".join(path.relative_to(FOLDER).with_suffix("").parts) for path in FOLDER.rglob("*.py"))
 PACKAGES = {"requests", "urllib3", "dotenv"}
 
 # room: (the rooms it may import, what it may touch). Each line rests only on lines above it, __init__ (the version) apart.
 TABLE = {
     "__init__": ("", ""),
     "errors": ("", ""),
-    "containers": ("", ""),
-    "raster": ("containers", ""),
+    "pictures.containers": ("", ""),
+    "pictures.image_check": ("pictures.containers", ""),
     "clock": ("", ""),
-    "placeholder": ("", ""),
-    "task": ("", ""),
-    "request": ("", ""),
-    "progress": ("", ""),
-    "locks": ("", "disk"),
-    "recorded": ("task", "disk"),
-    "records": ("locks recorded", "disk"),
-    "loopback": ("", "network"),
-    "transport": ("__init__", "network"),
-    "arguments": ("__init__ errors", ""),
-    "settings": ("errors", "environment disk"),
-    "waiting": ("errors task", ""),
-    "answer": ("errors task", ""),
-    "verdict": ("errors task", "network"),  # only the names of exceptions, see below
-    "pace": ("", ""),
-    "place": ("errors raster request", "disk"),
-    "reference": ("raster request", "disk"),
-    "fetching": ("clock", "disk programs"),
-    "packages": ("answer errors fetching settings", "environment disk"),
-    "sandbox": ("placeholder loopback", ""),
-    "api": ("clock errors task transport verdict", ""),
-    "links": ("", "network"),
-    "download": ("errors links pace raster transport", "disk"),
-    "gallery_page": ("recorded request task", "disk"),
-    "gallery": ("errors gallery_page place recorded records request task", "disk"),
-    "lines": ("place reference request", ""),
-    "saving": ("clock download errors place waiting", ""),
-    "order": ("clock errors pace place recorded records request saving task waiting", ""),
-    "entries": ("errors order recorded records", ""),
-    "batch": ("clock entries errors pace waiting", ""),
-    "check": ("answer errors place settings", ""),
-    "inputs": ("reference request", "disk"),
-    "run": ("answer api arguments errors order packages place progress records sandbox settings task", ""),
-    "many": ("answer api arguments batch entries errors inputs lines place progress records request settings", ""),
-    "verbs": ("answer arguments check errors gallery inputs many order place request sandbox settings task", ""),
-    "main": ("answer arguments clock errors run settings task verbs", "stdout exit"),
+    "sandbox.pictures": ("", ""),
+    "service.task": ("", ""),
+    "order.fields": ("", ""),
+    "cli.progress": ("", ""),
+    "order.locks": ("", "disk"),
+    "order.record": ("service.task", "disk"),
+    "order.store": ("order.locks order.record", "disk"),
+    "sandbox.loopback": ("", "network"),
+    "service.transport": ("__init__", "network"),
+    "cli.arguments": ("__init__ errors", ""),
+    "machine.settings": ("errors", "environment disk"),
+    "order.polling": ("errors service.task", ""),
+    "answer": ("errors service.task", ""),
+    "service.acceptance": ("errors service.task", "network"),  # only the names of exceptions, see below
+    "order.pace": ("", ""),
+    "order.output": ("errors pictures.image_check order.fields", "disk"),
+    "order.reference": ("pictures.image_check order.fields", "disk"),
+    "machine.fetching": ("clock", "disk programs"),
+    "machine.packages": ("answer errors machine.fetching machine.settings", "environment disk"),
+    "sandbox.server": ("sandbox.pictures sandbox.loopback", ""),
+    "service.api": ("clock errors service.task service.transport service.acceptance", ""),
+    "pictures.links": ("", "network"),
+    "pictures.download": ("errors pictures.links order.pace pictures.image_check service.transport", "disk"),
+    "gallery.gallery_page": ("order.record order.fields service.task", "disk"),
+    "gallery.gallery": ("errors gallery.gallery_page order.output order.record order.store order.fields "
+                        "service.task", "disk"),
+    "batch.file": ("order.output order.reference order.fields", ""),
+    "order.saving": ("clock pictures.download errors order.output order.polling", ""),
+    "order.order": ("clock errors order.pace order.output order.record order.store order.fields order.saving service.task "
+                    "order.polling", ""),
+    "batch.summary": ("errors order.order order.record order.store", ""),
+    "order.engine": ("clock batch.summary errors order.pace order.polling", ""),
+    "cli.check": ("answer errors order.output machine.settings", ""),
+    "machine.inputs": ("order.reference order.fields", "disk"),
+    "cli.run": ("answer service.api cli.arguments errors order.order machine.packages order.output cli.progress "
+                "order.store sandbox.server machine.settings service.task", ""),
+    "batch.many": ("answer service.api cli.arguments order.engine batch.summary errors machine.inputs batch.file "
+                   "order.output cli.progress order.store order.fields machine.settings", ""),
+    "cli.commands": ("answer cli.arguments cli.check errors gallery.gallery machine.inputs batch.many order.order "
+                     "order.output order.fields sandbox.server machine.settings service.task", ""),
+    "main": ("answer cli.arguments clock errors cli.run machine.settings service.task cli.commands", "stdout exit"),
 }
 NETWORK = {"socket", "socketserver", "ssl", "http", "urllib", "requests", "urllib3", "asyncio", "selectors", "ftplib"}
 HARMLESS = {"urllib.parse", "ssl", "subprocess.list2cmdline", "dotenv.version"}  # texts, and names of exceptions
@@ -69,9 +74,13 @@ DISK_CALLS = {"open", "unlink", "remove", "replace", "rename", "link", "symlink"
 PROGRAMS = {"subprocess", "multiprocessing"}
 
 
+def source(room) -> str:
+    return FOLDER.joinpath(*room.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+
+
 @functools.cache
 def tree(room):
-    return ast.parse((FOLDER / f"{room}.py").read_text(encoding="utf-8"), room)
+    return ast.parse(source(room), room)
 
 
 @functools.cache
@@ -84,7 +93,9 @@ def imports(room) -> tuple:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             outer |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names = [node.module] if node.module else [alias.name for alias in node.names]
+            folder = room.split(".")[:-node.level] + (node.module or "").split(".")
+            module = ".".join(filter(None, folder))
+            names = [module] if module in ROOMS else [f"{module}.{alias.name}".lstrip(".") for alias in node.names]
             rooms |= {name if name in ROOMS else "__init__" for name in names}
     return rooms, outer
 
@@ -124,10 +135,10 @@ def allowed(room) -> tuple:
 
 def test_the_search_finds_rooms_and_what_they_touch():
     assert len(ROOMS) > 15
-    assert {"errors"} <= imports("settings")[0] and "re" in imports("settings")[1]
-    assert {"environment", "disk"} <= touches("settings")
+    assert {"errors"} <= imports("machine.settings")[0] and "re" in imports("machine.settings")[1]
+    assert {"environment", "disk"} <= touches("machine.settings")
     assert {"stdout", "exit"} <= touches("main")
-    assert "network" in touches("transport") and "programs" in touches("fetching")
+    assert "network" in touches("service.transport") and "programs" in touches("machine.fetching")
 
 
 def test_every_room_has_its_row():
@@ -184,15 +195,16 @@ def test_the_two_packages_and_what_they_bring_are_all_there_is():
 
 
 def test_the_rooms_that_judge_an_exchange_only_name_exceptions():
-    """`verdict` may import the network's packages, for the classes of their exceptions alone."""
-    nodes = [node for node in ast.walk(tree("verdict")) if isinstance(node, ast.ImportFrom) and node.module in PACKAGES]
+    """`service.acceptance` may import the network's packages, for the classes of their exceptions alone."""
+    nodes = [node for node in ast.walk(tree("service.acceptance"))
+             if isinstance(node, ast.ImportFrom) and node.module in PACKAGES]
     assert [["exceptions"], ["exceptions"]] == [[alias.name for alias in node.names] for node in nodes]
 
 
 def test_the_key_is_held_by_one_room_that_sends_it():
-    texts = {room: (FOLDER / f"{room}.py").read_text(encoding="utf-8") for room in ROOMS}
+    texts = {room: source(room) for room in ROOMS}
     holders = {room for room, text in texts.items() if re.search(r"Bearer|Authorization", text)}
-    assert {"api", "sandbox"} == holders  # the sandbox asks for it
+    assert {"service.api", "sandbox.server"} == holders  # the sandbox asks for it
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -203,12 +215,12 @@ def test_a_room_says_what_it_does_and_what_it_may_not_touch(room):
         assert re.search(r"\b(no|not|never|nothing|only|pure|alone|without|cannot)\b", text, re.I), text
 
 
-@pytest.mark.parametrize("room", [*ROOMS, "../image2"])
+@pytest.mark.parametrize("room", [*ROOMS, "image2"])
 def test_a_room_parses_on_python_3_8(room):
     """There it has to say that 3.10 is needed, instead of ending in a SyntaxError."""
-    text = (FOLDER / f"{room}.py").read_text(encoding="utf-8")
+    text = (SCRIPTS / "image2.py").read_text(encoding="utf-8") if room == "image2" else source(room)
     parsed = ast.parse(text, room, feature_version=(3, 8))
-    if room not in ("__init__", "../image2"):
+    if room not in ("__init__", "image2"):
         first = [node for node in parsed.body if isinstance(node, ast.ImportFrom)][:1]
         assert ["__future__"] == [node.module for node in first], "annotations are run on 3.8 without it"
     for node in ast.walk(parsed):
@@ -219,6 +231,7 @@ def test_a_room_parses_on_python_3_8(room):
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_room_has_a_name_that_breaks_something(room):
     """http.py breaks requests; some installers drop what begins with an underscore; image2 would shadow the entry."""
-    assert room == "__init__" or not room.startswith("_")
-    assert room not in sys.stdlib_module_names and room not in {*PACKAGES, "image2"}
-    assert room == "__init__" or room.isidentifier() and room == room.lower()
+    for name in room.split("."):
+        assert room == "__init__" or not name.startswith("_")
+        assert name not in sys.stdlib_module_names and name not in {*PACKAGES, "image2"}
+        assert room == "__init__" or name.isidentifier() and name == name.lower()

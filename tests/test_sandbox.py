@@ -13,8 +13,9 @@ import zlib
 
 import pytest
 from faulty import reset_at_close
-from image2_cli import loopback, placeholder
-from image2_cli.sandbox import KEY, Sandbox
+from image2_cli.sandbox import loopback
+from image2_cli.sandbox import pictures as placeholder
+from image2_cli.sandbox.server import KEY, Sandbox
 
 GENERATIONS = "/api/v1/images/generations"
 TASKS = "/api/v1/images/tasks/"

@@ -28,7 +28,7 @@ from faulty import (
     reset,
     sync_completed,
 )
-from image2_cli import download
+from image2_cli.pictures import download
 from pictures import jpeg, png
 from platforms import needs_linux, needs_open_files_to_go, needs_posix
 

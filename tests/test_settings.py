@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from image2_cli import settings as room
 from image2_cli.errors import Image2Error
+from image2_cli.machine import settings as room
 from platforms import needs_posix
 
 quick = hypothesis_settings(max_examples=150, deadline=None, database=None)

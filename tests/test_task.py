@@ -6,8 +6,8 @@ import unicodedata
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from image2_cli import task as room
-from image2_cli.task import (
+from image2_cli.service import task as room
+from image2_cli.service.task import (
     ImageResult,
     NotATask,
     Task,

@@ -13,10 +13,11 @@ import trustme
 from faulty import HTML, SUBMIT, ConnectProxy, Service, closed_port, cut, full_backlog, hang, ok, refuse, reset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image2_cli import transport, verdict
 from image2_cli.clock import Overdue
 from image2_cli.errors import CODES, Image2Error
-from image2_cli.task import NotATask, parse_json
+from image2_cli.service import acceptance as verdict
+from image2_cli.service import transport
+from image2_cli.service.task import NotATask, parse_json
 from platforms import needs_linux
 from requests.structures import CaseInsensitiveDict
 

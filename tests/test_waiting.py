@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image2_cli.errors import Image2Error
-from image2_cli.task import ImageResult, Task
-from image2_cli.waiting import Watch, look_once, wait_for
+from image2_cli.order.polling import Watch, look_once, wait_for
+from image2_cli.service.task import ImageResult, Task
 
 quick = settings(max_examples=100, deadline=None, database=None)
 DONE = Task("t-1", "completed", 100, (ImageResult(0, "https://x/1.png", status="completed"),))

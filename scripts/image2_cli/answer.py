@@ -105,7 +105,7 @@ def _seen(image) -> dict:
 
 
 def _image(image: dict, prompt) -> dict:
-    from .task import clean
+    from .service.task import clean
 
     told = {name: image.get(name) for name in ("index", "path", "width", "height", "url", "revised_prompt", "error")}
     if told["revised_prompt"] == clean(prompt, 1000):

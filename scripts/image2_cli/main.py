@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 
-from . import answer, arguments
+from . import answer
+from .cli import arguments
 from .clock import Clock, Interrupted
 from .errors import Image2Error
 
@@ -56,8 +57,8 @@ class _Main:
     def _run(self):
         try:
             options, mistakes = arguments.parse(self.argv)
-            from . import verbs
-            from .run import Run
+            from .cli import commands as verbs
+            from .cli.run import Run
 
             self.verb = Run(options, mistakes, self.clock, self.script, self._write, _is_terminal(sys.stderr))
             return verbs.go(self.verb)
@@ -116,13 +117,13 @@ class _Main:
 
     def _without_key(self, text: str) -> str:
         if self._secrets is None:
-            from .settings import known_secrets
+            from .machine.settings import known_secrets
 
             self._secrets = known_secrets()
         for secret in self._secrets:
             text = text.replace(secret, "(withheld)")
             if "%" in text:
-                from .task import encoded
+                from .service.task import encoded
 
                 text = encoded(secret).sub("(withheld)", text)
         return text

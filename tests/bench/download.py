@@ -14,8 +14,8 @@ from pathlib import Path
 from batch import Service
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-from image2_cli import download  # noqa: E402
 from image2_cli.clock import Clock  # noqa: E402
+from image2_cli.pictures import download  # noqa: E402
 
 SIZE = 200_000_000
 

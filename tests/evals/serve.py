@@ -22,7 +22,7 @@ sys.path[:0] = [str(TESTS.parent / "scripts"), str(TESTS), str(TESTS / "evals")]
 
 import trials  # noqa: E402  the path comes first
 from faulty import Service, completed, failed, ok, page, pending, picture, refuse, sync_completed  # noqa: E402
-from image2_cli import placeholder  # noqa: E402
+from image2_cli.sandbox import pictures as placeholder  # noqa: E402
 
 MOST_S = 3 * 3600
 LONGEST = 300  # characters of one field that the state keeps

@@ -24,8 +24,8 @@ ROOT = EVALS.parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(EVALS)]
 
 import trials  # noqa: E402  the path comes first
-from image2_cli import raster  # noqa: E402
-from image2_cli.place import SUFFIXES  # noqa: E402
+from image2_cli.order.output import SUFFIXES  # noqa: E402
+from image2_cli.pictures import image_check as raster  # noqa: E402
 
 SKILL = Path(".agents", "skills", "image2")
 LEFT_OUT = "tests/evals/"  # an agent must not find the questions beside the skill

@@ -15,10 +15,11 @@ import uuid
 from typing import NamedTuple
 from urllib.parse import urljoin
 
-from . import links, transport
-from .errors import Image2Error
-from .pace import backoff
-from .raster import NotRaster, inspect
+from ..errors import Image2Error
+from ..order.pace import backoff
+from ..service import transport
+from . import links
+from .image_check import NotRaster, inspect
 
 MAX_BYTES = 64 * 1024 * 1024
 SILENCE_S = 20.0

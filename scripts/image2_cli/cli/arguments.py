@@ -1,6 +1,6 @@
 """The command line: verbs, flags, their help. Texts in, a namespace or one usage error out.
 
-Touches nothing. Flags stay texts here; `request` and the verbs judge them, so that all mistakes of an order come
+Touches nothing. Flags stay texts here; `order.fields` and the verbs judge them, so that all mistakes of an order come
 in one answer instead of one a run.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from . import VERSION
-from .errors import Image2Error
+from .. import VERSION
+from ..errors import Image2Error
 
 EXITS = """\
 exit: 0 ok, 1 bug, 2 usage, 3 rejected, 4 auth, 5 unavailable, 6 failed, 7 partial, 8 pending (run `next`),

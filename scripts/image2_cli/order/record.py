@@ -11,7 +11,7 @@ import os
 import re
 import time
 
-from .task import is_task_id
+from ..service.task import is_task_id
 
 MAX_RECORD = 8_000_000  # bytes; more than 64 images with the longest URLs and texts can take
 # States. NOT_SENT: provably not accepted (yet). SENDING: on its way, of unknown fate once its run is gone.
@@ -23,7 +23,7 @@ STATES = (*BEFORE_A_TASK, SUBMITTED, FINISHED)
 
 
 class Record(dict):
-    """One order. `path` is its file. Fields: see `records.Store.create`."""
+    """One order. `path` is its file. Fields: see `store.Store.create`."""
 
     path = ""
 

@@ -1,6 +1,6 @@
 """Turns one local reference image into the `data:` URI that goes into an order.
 
-Imports only `raster` and what `request` says of URLs. It reads the one file it is told to and writes nothing;
+Imports only `image_check` and what `fields` says of URLs. It reads the one file it is told to and writes nothing;
 it knows no key and no network.
 
 The picture leaves the user's machine, so what is sent is what was checked: the file is opened once, and the
@@ -14,8 +14,8 @@ import io
 import os
 import stat
 
-from . import raster
-from .request import url_mistake
+from ..pictures import image_check as raster
+from .fields import url_mistake
 
 LIMIT = 20 * 1024 * 1024  # bytes of one file: our own bound, the service documents none
 ALLOWED = "allowed: a whole png, jpeg, webp, gif or avif file of at most 20 MiB"

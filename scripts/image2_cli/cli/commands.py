@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import sys
 
-from . import answer, arguments, request
-from . import place as places
-from . import settings as settings_room
-from .errors import OK, Image2Error
-from .inputs import is_read_once, read_text, references
+from .. import answer
+from ..errors import OK, Image2Error
+from ..machine import settings as settings_room
+from ..machine.inputs import is_read_once, read_text, references
+from ..order import fields as request
+from ..order import output as places
+from . import arguments
 
 
 def go(run):
@@ -32,7 +34,7 @@ def generate(run):
     if options.dry_run:
         return _dry_run(run, asked, place)
     with run.service(place.folder) as tools:
-        from .order import Order
+        from ..order.order import Order
 
         run.order = order = Order(tools, place)
         order.take(asked, place.stem or places.slug(asked.prompt), options.new)
@@ -45,13 +47,13 @@ def generate(run):
 
 def wait(run):
     """Go on with tasks that exist; never orders."""
-    from .task import is_task_id
+    from ..service.task import is_task_id
 
     ids = list(dict.fromkeys(run.options.task_ids))
     run.mistakes += ["%s is no task id" % request.shown(one) for one in ids if not is_task_id(one)]
     place = run.checked_place(1)
     with run.service(place.folder) as tools:
-        from .order import Order
+        from ..order.order import Order
 
         if ids:
             records = [tools.store.of_task(one, tools.service) for one in ids]
@@ -62,7 +64,7 @@ def wait(run):
         if not orders:
             return answer.plain("nothing_unfinished", **run.stand_in()), OK
         if len(orders) > 1:
-            from .many import wait_for_all
+            from ..batch.many import wait_for_all
 
             return wait_for_all(run, orders, tools)
         run.order = orders[0]
@@ -71,7 +73,7 @@ def wait(run):
 
 def status(run):
     """One look at a task."""
-    from .task import is_task_id
+    from ..service.task import is_task_id
 
     task_id = run.options.task_id
     if not is_task_id(task_id):
@@ -79,7 +81,7 @@ def status(run):
     run.refuse_mistakes()
     place = places.resolve(run.options.out)
     with run.service(None) as tools:
-        from .order import Order
+        from ..order.order import Order
 
         run.order = order = Order(tools, place, None, task_id)
         order.task = run.api.look(task_id)
@@ -99,7 +101,7 @@ def check(run):
 def gallery(run):
     """One page of a folder's pictures."""
     run.refuse_mistakes()
-    from .gallery import write_page
+    from ..gallery.gallery import write_page
 
     folder = os.path.abspath(os.path.expanduser(run.options.folder or places.DEFAULT_FOLDER))
     path, counts = write_page(folder)
@@ -108,14 +110,14 @@ def gallery(run):
 
 def batch(run):
     """Many orders."""
-    from .many import run_batch
+    from ..batch.many import run_batch
 
     return run_batch(run)
 
 
 def sandbox(run):
     """Serve the stand-in; it goes on when the answer is given."""
-    from .sandbox import KEY, Sandbox
+    from ..sandbox.server import KEY, Sandbox
 
     port, seconds = run.options.port, arguments.seconds(run.options.seconds, "--seconds", run.mistakes, 3600)
     if not port.isdecimal() or len(port) > 5 or int(port) > 65535:

@@ -2,16 +2,17 @@
 
 The key leaves through an `auth=` object to the base URL's host alone: requests replaces a plain header by
 `Basic …` where ~/.netrc knows the host. No redirect is followed (a 307 loop re-sent one POST 31 times).
-Writes nothing; what an answer means is told by `verdict`.
+Writes nothing; what an answer means is told by `acceptance`.
 """
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from . import transport, verdict
-from .clock import Interrupted, Overdue
-from .errors import Image2Error
+from ..clock import Interrupted, Overdue
+from ..errors import Image2Error
+from . import acceptance as verdict
+from . import transport
 from .task import NotATask, Task, parse_json, without
 
 LINGER_S = 0.6  # after a signal, the time an order in flight gets to tell its task id

@@ -18,7 +18,7 @@ import time
 import uuid
 
 from . import locks
-from .recorded import BEFORE_A_TASK, NOT_SENT, SENDING, SUBMITTED, UNKNOWN, Record, read
+from .record import BEFORE_A_TASK, NOT_SENT, SENDING, SUBMITTED, UNKNOWN, Record, read
 
 FOLDER = ".image2"
 OWNER, FILES = 0, 1

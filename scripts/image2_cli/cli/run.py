@@ -11,10 +11,11 @@ import contextlib
 import json
 import sys
 
-from . import answer, arguments
-from . import place as places
-from . import settings as settings_room
-from .errors import OK, Image2Error
+from .. import answer
+from ..errors import OK, Image2Error
+from ..machine import settings as settings_room
+from ..order import output as places
+from . import arguments
 
 
 class Run:
@@ -64,7 +65,7 @@ class Run:
 
     def ensure_packages(self):
         """Find or make the two packages; may start another process in place of this one."""
-        from . import packages
+        from ..machine import packages
 
         packages.ensure(self.script, sys.argv[1:], self.clock)
 
@@ -74,7 +75,7 @@ class Run:
         sandbox = None
         if self.options.sandbox:
             self.ensure_packages()
-            from .sandbox import KEY, Sandbox
+            from ..sandbox.server import KEY, Sandbox
 
             sandbox = Sandbox().start()
             self.settings = settings_room.for_sandbox(sandbox.base_url, KEY)
@@ -99,10 +100,10 @@ class Run:
 
     def tools(self, folder):
         """The tools of an order whose records are in `folder`, None where there are none."""
-        from .api import Api
-        from .order import Tools
+        from ..order.order import Tools
+        from ..order.store import Store
+        from ..service.api import Api
         from .progress import Progress
-        from .records import Store
 
         self.api = Api(self.settings, self.clock, self.log if self.options.verbose else None,
                        settings_room.host_sandbox())
@@ -141,7 +142,7 @@ class Run:
     def log(self, line: str):
         """A line for people who look for a fault."""
         if self.options.verbose:
-            from .task import clean
+            from ..service.task import clean
 
             self.write("image2: http: %s\n" % clean(line, 4000))  # addresses and headers are the service's words too
 
@@ -160,7 +161,7 @@ class Run:
 
     def command(self, verb, *words, out=None):
         """A command that goes on from any folder; with the output folder `out` where that is not the run's own."""
-        from . import packages
+        from ..machine import packages
 
         flags = ["--out", out or (self.order.place.folder if self.order else self.folder)]
         flags += ["--sandbox"] if self.options.sandbox else []

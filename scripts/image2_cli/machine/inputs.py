@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import request
+from ..order import fields as request
 
 MAX_PROMPT_BYTES = 1_000_000
 MAX_REFERENCES = 48 * 1024 * 1024  # characters of all data: URIs of one order; our own bound
@@ -16,7 +16,7 @@ MAX_REFERENCES = 48 * 1024 * 1024  # characters of all data: URIs of one order; 
 
 def references(given, mistakes) -> list:
     """`--image` values -> URLs and data: URIs; what is wrong goes into `mistakes`."""
-    from .reference import ReferenceProblem, image_of
+    from ..order.reference import ReferenceProblem, image_of
 
     images = []
     for text in given or ():

@@ -14,7 +14,7 @@ import time
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 
-from .errors import Image2Error
+from ..errors import Image2Error
 from .task import NotATask, Task, clean, error_text, find_task_id, parse_task
 
 MOVED = (301, 307, 308)  # by definition not processed here; 302 and 303 may answer a processed POST

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-from .clock import SLICE_S
+from ..clock import SLICE_S
 
 # How long the network may be silent, not how long a fetch may take: a slow line still works, but on a dead
 # one uv and pip together end before the 10 s after which some agents' shells kill. pip is uv's second try.

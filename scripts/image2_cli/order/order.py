@@ -1,6 +1,6 @@
 """One order from intent to files: record, submit, wait, download, each step on disk before the next is made.
 
-Above the rooms it joins (api, waiting, download, records, place), below the verbs and batch. Prints nothing; what it
+Above the rooms it joins (api, polling, download, store, output), below the verbs and engine. Prints nothing; what it
 knows at any moment stands in the `Order`, so that a run that is interrupted can still say it.
 """
 
@@ -10,15 +10,16 @@ import json
 import os
 from typing import NamedTuple, Optional
 
-from . import place as places
-from . import recorded, records
-from .clock import Interrupted
-from .errors import UNAVAILABLE, Image2Error
+from ..clock import Interrupted
+from ..errors import UNAVAILABLE, Image2Error
+from ..service.task import ImageResult, Task
+from . import output as places
+from . import record as recorded
+from . import store as records
+from .fields import ImageRequest
 from .pace import LONGEST_RETRY_AFTER_S, backoff
-from .request import ImageRequest
+from .polling import Watch, is_whole, wait_for
 from .saving import found, list_links, save_missing
-from .task import ImageResult, Task
-from .waiting import Watch, is_whole, wait_for
 
 TRIES = 3  # of a POST that provably was not accepted
 SAVING_S = 3.0  # what saving may take past the time of the wait: a finished task should not end unsaved

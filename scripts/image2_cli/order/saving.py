@@ -1,16 +1,16 @@
 """From a finished task to files: each picture downloaded, named, noted and published, whatever happens to the others.
 
-Works on an `order.Order` that holds the lock of its files. Joins download, place and the record; decides nothing
+Works on an `order.Order` that holds the lock of its files. Joins download, output and the record; decides nothing
 about money.
 """
 
 from __future__ import annotations
 
-from . import download
-from . import place as places
-from .clock import Overdue
-from .errors import NO_PICTURE, Image2Error, of_image
-from .waiting import LOOK_S
+from ..clock import Overdue
+from ..errors import NO_PICTURE, Image2Error, of_image
+from ..pictures import download
+from . import output as places
+from .polling import LOOK_S
 
 AT_ONCE = 4  # downloads
 

@@ -10,12 +10,13 @@ import contextlib
 import os
 import uuid
 
-from . import recorded, records
-from .errors import Image2Error
+from ..errors import Image2Error
+from ..order import record as recorded
+from ..order import store as records
+from ..order.fields import shown
+from ..order.output import SUFFIXES
+from ..service.task import MAX_IMAGES
 from .gallery_page import FAILED, KINDS, LEFT, MISSING, NOT_SENT, PICTURE, REPLACED, UNFINISHED, UNKNOWN, Entry, page
-from .place import SUFFIXES
-from .request import shown
-from .task import MAX_IMAGES
 
 PAGE = "index.html"
 MARKER, MARKER_WITHIN = b'<meta name="generator" content="image2 gallery">', 2048

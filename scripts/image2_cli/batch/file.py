@@ -11,9 +11,9 @@ import os
 import re
 from typing import NamedTuple, Optional
 
-from . import place as places
-from . import request
-from .reference import ReferenceProblem, image_of
+from ..order import fields as request
+from ..order import output as places
+from ..order.reference import ReferenceProblem, image_of
 
 FIELDS = ("prompt", "size", "n", "image", "model", "set", "out", "name")
 MAX_LINES = 10_000

@@ -10,8 +10,8 @@ adds 2.2 % of waiting; a fixed 2 s looks 17 times and adds 3.7 % (tests/test_wai
 
 from __future__ import annotations
 
-from .errors import Image2Error
-from .task import Task
+from ..errors import Image2Error
+from ..service.task import Task
 
 FIRST_LOOK_S = 5.0
 EARLY_404_S = 15.0  # a task may not be known everywhere at once

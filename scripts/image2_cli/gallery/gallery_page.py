@@ -1,6 +1,6 @@
 """A gallery's entries -> the text of its page.
 
-Pure but for reading its template: how the page looks and acts stands in `gallery.html` beside this room. The words
+Pure but for reading its template: how the page looks and acts stands in `page.html` beside this room. The words
 of records are hostile: every one that reaches the page goes through `_escaped` or `clean` and `html.escape`.
 """
 
@@ -16,11 +16,11 @@ import unicodedata
 from typing import NamedTuple, Optional
 from urllib.parse import quote
 
-from .recorded import Record
-from .request import MAX_PROMPT
-from .task import clean
+from ..order.fields import MAX_PROMPT
+from ..order.record import Record
+from ..service.task import clean
 
-TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "gallery.html")
+TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
 POLICY = ("default-src 'none'; img-src 'self' file:; style-src %s; script-src %s; base-uri 'none'; form-action 'none'; "
           "require-trusted-types-for 'script'; trusted-types 'none'")
 MAX_ALT = 250  # a screen reader reads it to its end; the whole prompt stands beside the picture

@@ -15,8 +15,8 @@ import shutil
 import sys
 from types import SimpleNamespace
 
-from .answer import shell
-from .errors import Image2Error
+from ..answer import shell
+from ..errors import Image2Error
 from .settings import host_sandbox
 
 MODULES = {"python-dotenv": "dotenv"}       # where the module is not called like its package

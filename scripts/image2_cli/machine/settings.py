@@ -13,7 +13,7 @@ import re
 import stat
 from collections import namedtuple
 
-from .errors import Image2Error
+from ..errors import Image2Error
 
 KEY_NAME, BASE_NAME = "IMAGE2_API_KEY", "IMAGE2_BASE_URL"
 DEFAULT_BASE = "https://image2.vip"

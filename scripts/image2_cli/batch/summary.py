@@ -5,9 +5,10 @@ Decides what is done, failed, unknown or still to order; sends nothing, starts n
 
 from __future__ import annotations
 
-from . import recorded, records
-from .errors import NOT_SAVED, OK, Image2Error
-from .order import Order
+from ..errors import NOT_SAVED, OK, Image2Error
+from ..order import record as recorded
+from ..order import store as records
+from ..order.order import Order
 
 # The last words on one order, for good. A task that the service has forgotten stays to be waited for: it may come back.
 OVER = {recorded.NOT_SENT: ("rejected", "request_too_large"), recorded.SUBMITTED: ("task_not_found",)}

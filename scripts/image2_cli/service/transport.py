@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import time
 
-from . import VERSION
+from .. import VERSION
 
 USER_AGENT = "image2-skill/%s" % VERSION
 CONNECT_S, SILENCE_S = 10.0, 30.0  # to connect; between two bytes

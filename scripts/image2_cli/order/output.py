@@ -9,8 +9,8 @@ import os
 import re
 from collections import namedtuple
 
-from .errors import Image2Error
-from .request import shown
+from ..errors import Image2Error
+from .fields import shown
 
 DEFAULT_FOLDER = "image2-output"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif")
@@ -143,7 +143,7 @@ def own_file(folder: str, stem: str, ending: str, beginning: bytes) -> str:
 
 def extension_for(place: Place, format_name: str) -> str:
     """The extension the bytes ask for; the user's own spelling where it means the same."""
-    from .raster import EXTENSIONS
+    from ..pictures.image_check import EXTENSIONS
 
     wanted = EXTENSIONS[format_name]
     given = (place.suffix or "").lower()

@@ -24,7 +24,7 @@ import threading
 import time
 from typing import Callable, Iterator, NamedTuple
 
-from . import placeholder
+from . import pictures as placeholder
 from .loopback import Exchange, Refused, Server
 
 KEY = "sandbox-key-costs-nothing"

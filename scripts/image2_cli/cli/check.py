@@ -8,10 +8,10 @@ from __future__ import annotations
 import platform
 import sys
 
-from . import answer
-from . import place as places
-from . import settings as settings_room
-from .errors import OK, Image2Error
+from .. import answer
+from ..errors import OK, Image2Error
+from ..machine import settings as settings_room
+from ..order import output as places
 
 NO_SUCH_TASK = "image2-check-no-such-task"
 

@@ -1,4 +1,4 @@
-"""The verbs that speak of many orders: `batch`, and `wait` for several tasks. Wires `batch`, answers with a summary.
+"""The verbs that speak of many orders: `batch`, and `wait` for several tasks. Wires `engine`, answers with a summary.
 
 However many orders there are, the answer stays small: counts, the first failures, and the path of
 `results.jsonl` with a full answer a line, written in one step. Prints nothing; knows neither key nor network.
@@ -10,12 +10,15 @@ import hashlib
 import json
 import os
 
-from . import answer, arguments, records, request
-from . import lines as lines_room
-from . import place as places
-from . import settings as settings_room
-from .errors import INTERRUPTED, NOT_SAVED, PENDING, TERMINATED, UNAVAILABLE, Image2Error
-from .inputs import is_read_once, read_text
+from .. import answer
+from ..cli import arguments
+from ..errors import INTERRUPTED, NOT_SAVED, PENDING, TERMINATED, UNAVAILABLE, Image2Error
+from ..machine import settings as settings_room
+from ..machine.inputs import is_read_once, read_text
+from ..order import fields as request
+from ..order import output as places
+from ..order import store as records
+from . import file as lines_room
 
 RESULTS = "results", ".jsonl", b'{"line": '  # name and ending, and how every file of results begins
 FIRST_FAILURES = 3
@@ -41,7 +44,7 @@ class _Many:
 
     def summary(self, error):
         """(answer, exit status) of the whole; writes results.jsonl."""
-        from .entries import counts_of, end_of
+        from .summary import counts_of, end_of
 
         run, batch = self.run, self.batch
         batch.close()
@@ -83,7 +86,7 @@ class _Many:
 
     def _stopped(self) -> str:
         """What an interrupted run leaves behind."""
-        from .entries import counts_of
+        from .summary import counts_of
 
         entries = self.batch.entries
         counts = counts_of(entries)
@@ -157,7 +160,7 @@ def run_batch(run):
 
 def wait_for_all(run, orders, tools):
     """`wait` for several tasks at once: (answer, exit status)."""
-    from .entries import Entry
+    from .summary import Entry
 
     entries = [Entry(lines_room.Line(number, None, order.place, "", ""), order)
                for number, order in enumerate(orders, 1)]
@@ -167,7 +170,7 @@ def wait_for_all(run, orders, tools):
 
 
 def _entries(run, tools, found, folder, limit) -> list:
-    from .entries import prepare
+    from .summary import prepare
 
     stores = {folder: tools.store}
 
@@ -186,9 +189,9 @@ def _entries(run, tools, found, folder, limit) -> list:
 
 
 def _go(run, entries, tools, folder, concurrency, next_words, shows_images):
-    from .api import Api
-    from .batch import Batch
-    from .progress import Quiet
+    from ..cli.progress import Quiet
+    from ..order.engine import Batch
+    from ..service.api import Api
 
     def save(order):
         if getattr(run.options, "no_download", False):

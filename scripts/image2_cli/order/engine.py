@@ -10,11 +10,11 @@ from __future__ import annotations
 import heapq
 import threading
 
-from .clock import Interrupted
-from .entries import DONE, FAILED, UNFINISHED, UNKNOWN, counts_of
-from .errors import NOT_SAVED, PENDING, UNAVAILABLE, Image2Error
+from ..batch.summary import DONE, FAILED, UNFINISHED, UNKNOWN, counts_of
+from ..clock import Interrupted
+from ..errors import NOT_SAVED, PENDING, UNAVAILABLE, Image2Error
 from .pace import Pace
-from .waiting import LOOK_S, MIN_LOOK_S
+from .polling import LOOK_S, MIN_LOOK_S
 
 FATAL = ("key_rejected", "insufficient_credits", "tls")  # what ends every further order too
 SOON = 0.1  # a task that is expected any moment is looked at again after this part of the expected time
