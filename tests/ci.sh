@@ -2,7 +2,10 @@
 # Prepares a fresh Debian machine, then runs the README's test command.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then
-  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null
+wanted=()
+command -v chromium >/dev/null || wanted+=(chromium)
+python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
+if [ ${#wanted[@]} -gt 0 ] && command -v apt-get >/dev/null; then
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${wanted[@]}" >/dev/null
 fi
 exec python3 tests/run.py

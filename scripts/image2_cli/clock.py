@@ -1,38 +1,57 @@
-"""Time as the other rooms see it: handed in, so that tests can own it.
+"""Time, back-off and threads with an end, handed in so that tests can own them.
 
-A leaf. A signal only raises a flag here; it becomes an exception at the next wait, never between a paid
-answer and the record of it. Blocking work runs in a daemon thread that is waited for with an end:
-`requests` timeouts restart with every byte (an 8 s drip passed a 1 s timeout) and a name look-up cannot
-be interrupted at all, so neither may sit in the main thread.
+A leaf. A signal only raises a flag here; it becomes an exception at the next wait, never between a paid answer and the
+record of it. Blocking work runs in a daemon thread that is waited for with an end: the timeouts of `requests` restart
+with every byte (an 8 s drip passed a 1 s timeout) and a name look-up cannot be interrupted at all.
 """
 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Optional, Sequence, TypeVar
+
+if TYPE_CHECKING:
+    import queue  # with threading, a third of what `--help` would load; imported where they are used
 
 SLICE_S = 0.05
+Result = TypeVar("Result")
 
 
 class Interrupted(BaseException):
     """SIGINT or SIGTERM came. `signum` is its number, `charged` what the order under way may have cost."""
 
-    charged = "maybe"
-
-    def __init__(self, signum: int):
+    def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
+        self.charged = "maybe"
 
 
 class Overdue(Exception):
-    """Work handed to `Clock.call` did not end in time; its thread is left behind."""
+    """Work handed to a clock did not end in time; its thread is left behind."""
+
+
+class Ended(NamedTuple):
+    """How a piece of work ended: `error` is None where `result` holds."""
+
+    number: int
+    result: Any
+    error: Optional[BaseException]
+
+
+def backoff(tries: int) -> float:
+    """Seconds to wait after the `tries`-th failure (from 0) before the next try; spread, so that many do not meet."""
+    import random
+
+    return min(8.0, 0.5 * 2.0 ** min(tries, 10)) * random.uniform(0.75, 1.0)
 
 
 class Clock:
     """The real clock. `stopped_by` is the number of the signal that came, or None."""
 
-    stopped_by = None
+    def __init__(self) -> None:
+        self.stopped_by: Optional[int] = None
 
-    def stop(self, signum, _frame=None):
+    def stop(self, signum: int, _frame: Any = None) -> None:
         """The signal handler."""
         self.stopped_by = signum
 
@@ -44,67 +63,86 @@ class Clock:
         """Seconds since the epoch, for records that outlive the process."""
         return time.time()
 
-    def check(self):
+    def check(self) -> None:
         """Raise `Interrupted` if a signal came."""
         if self.stopped_by is not None:
             raise Interrupted(self.stopped_by)
 
-    def sleep(self, seconds: float):
+    def sleep(self, seconds: float) -> None:
         """Sleep; raises `Interrupted` within a twentieth of a second of a signal."""
         end = self.now() + seconds
         self.check()
-        while (left := end - self.now()) > 0:
-            time.sleep(min(SLICE_S, left))
+        while self.now() < end:
+            time.sleep(min(SLICE_S, max(0.0, end - self.now())))
             self.check()
 
-    def call(self, work, seconds: float, linger: float = 0.0):
+    def start(self, work: Callable[[], Any], number: int, inbox: queue.Queue[Ended]) -> None:
+        """Run `work()` in a thread of its own; how it ended comes into `inbox`, under `number`."""
+        import threading
+
+        threading.Thread(target=_run, args=(work, number, inbox), daemon=True).start()
+
+    def receive(self, inbox: queue.Queue[Ended], seconds: float) -> Optional[Ended]:
+        """What comes into `inbox` within `seconds`, or until a signal; else None."""
+        from queue import Empty
+
+        end = self.now() + seconds
+        while True:
+            left = end - self.now()
+            try:
+                return inbox.get(timeout=min(SLICE_S, left)) if left > 0 else inbox.get_nowait()
+            except Empty:
+                pass
+            if left <= 0 or self.stopped_by is not None:
+                return None
+
+    def call(self, work: Callable[[], Result], seconds: float, linger: float = 0.0) -> Result:
         """Run `work()` in a thread; its result or exception, or `Overdue` after `seconds`.
 
         On a signal it is given `linger` more seconds to end before `Interrupted` is raised.
         """
-        ((_index, result, error),) = self.each([work], seconds, 1, linger)
-        if error is not None:
-            raise error
+        for ended in self.each([work], seconds, 1, linger):
+            if ended.error is not None:
+                raise ended.error
+            result: Result = ended.result
         return result
 
-    def each(self, works, seconds: float, at_once: int = 4, linger: float = 0.0):
-        """Run all `works` in up to `at_once` threads; yields (index, result, error) as each one ends.
+    def each(self, works: Sequence[Callable[[], Any]], seconds: float, at_once: int = 4,
+             linger: float = 0.0) -> Iterator[Ended]:
+        """Run all `works`, up to `at_once` at a time; yields how each ended, as it ends.
 
-        Those that have not ended after `seconds` get an `Overdue`; their threads are left behind.
+        Those that have not ended after `seconds` get an `Overdue`; their threads are left behind, and what has not
+        begun by then never begins.
         """
-        import queue
-        import threading
+        from queue import Queue
 
-        ended, waiting = queue.Queue(), list(enumerate(works))[::-1]
-        open_indexes = {index for index, _work in waiting}
-        for _ in range(min(at_once, len(waiting))):
-            threading.Thread(target=_run_all, args=(waiting, ended), daemon=True).start()
-        end, stopping = self.now() + seconds, False
-        try:
-            while open_indexes:
-                if self.stopped_by is not None and not stopping:
-                    end, stopping = min(end, self.now() + linger), True
-                try:
-                    index, result, error = ended.get(timeout=max(0.0, min(SLICE_S, end - self.now())))
-                except queue.Empty:
-                    if self.now() < end:
-                        continue
-                    self.check()
-                    yield from ((index, None, Overdue()) for index in sorted(open_indexes))
-                    return
-                open_indexes.discard(index)
-                yield index, result, error
-        finally:
-            waiting.clear()  # what has not begun by now would begin behind the back of whoever gave up
+        inbox: Queue[Ended] = Queue()
+        waiting: list[tuple[int, Callable[[], Any]]] = list(enumerate(works))
+        running: set[int] = set()
+        end, stopping, dropped = self.now() + seconds, False, False
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                number, work = waiting.pop(0)
+                running.add(number)
+                self.start(work, number, inbox)
+            if self.stopped_by is not None and not stopping:
+                end, stopping, dropped = min(end, self.now() + linger), True, bool(waiting)
+                waiting.clear()
+            ended = self.receive(inbox, end - self.now())
+            if ended is not None:
+                running.discard(ended.number)
+                yield ended
+            elif self.now() >= end:
+                self.check()
+                for number in sorted({*running, *(number for number, _work in waiting)}):
+                    yield Ended(number, None, Overdue())
+                return
+        if dropped:
+            self.check()
 
 
-def _run_all(waiting, ended):
-    while True:
-        try:
-            index, work = waiting.pop()
-        except IndexError:
-            return
-        try:
-            ended.put((index, work(), None))
-        except BaseException as error:
-            ended.put((index, None, error))
+def _run(work: Callable[[], Any], number: int, inbox: queue.Queue[Ended]) -> None:
+    try:
+        inbox.put(Ended(number, work(), None))
+    except BaseException as error:
+        inbox.put(Ended(number, None, error))

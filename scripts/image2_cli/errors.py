@@ -1,76 +1,86 @@
-"""The one exception family: what went wrong, what it cost, how the process ends.
+"""The one exception family: what went wrong, how the process ends, what may be tried again.
 
-A leaf: imports nothing of ours, touches neither network nor disk. `CODES` is the closed set of
-`error.code` values; a code that is not in it cannot be raised, and the pages are tested against it.
+A leaf: imports nothing of ours, touches neither network nor disk. `CODES` is the closed set of `error.code` values; a
+code that is not in it cannot be raised, and the pages are tested against it.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional
 
 OK, INTERNAL, USAGE, REJECTED, AUTH, UNAVAILABLE, FAILED = range(7)
 PARTIAL, PENDING, UNKNOWN, NOT_SAVED = range(7, 11)
 INTERRUPTED, TERMINATED = 130, 143
 
-# code: (exit status, charged, retryable). `charged` speaks of the order: what may have been paid for
-# when nothing more is known. `retryable`: the very same command may succeed later, and is free to try.
+
+class Code(NamedTuple):
+    """What a code means. `charged`: what an order that ended so may have cost, where nothing else is known of it.
+    `retryable`: the very same command may succeed later and is free to try. `resumes`: `next` goes on for nothing."""
+
+    exit_status: int
+    charged: str
+    retryable: bool
+    resumes: bool = False
+
+
 CODES = {
-    "internal": (INTERNAL, "maybe", False),
-    "usage": (USAGE, "no", False),
-    "output_not_writable": (USAGE, "no", False),
-    "too_many_images": (USAGE, "no", False),
-    "missing_dependency": (USAGE, "no", False),
-    "rejected": (REJECTED, "no", False),
-    "request_too_large": (REJECTED, "no", False),
-    "insufficient_credits": (REJECTED, "no", False),
-    "task_not_found": (REJECTED, "maybe", False),
-    "missing_key": (AUTH, "no", False),
-    "malformed_key": (AUTH, "no", False),
-    "key_rejected": (AUTH, "no", False),
-    "network": (UNAVAILABLE, "no", True),
-    "tls": (UNAVAILABLE, "no", False),
-    "rate_limited": (UNAVAILABLE, "no", True),
-    "unavailable": (UNAVAILABLE, "no", True),
-    "task_failed": (FAILED, "maybe", False),
-    "some_failed": (PARTIAL, "yes", False),
-    "still_running": (PENDING, "yes", True),
-    "outcome_unknown": (UNKNOWN, "maybe", False),
-    "not_saved": (NOT_SAVED, "yes", True),
-    "no_images": (NOT_SAVED, "yes", True),
-    "interrupted": (INTERRUPTED, "no", True),
-    "terminated": (TERMINATED, "no", True),
+    "internal": Code(INTERNAL, "maybe", False, True),
+    "usage": Code(USAGE, "no", False),
+    "output_not_writable": Code(USAGE, "no", False),
+    "too_many_images": Code(USAGE, "no", False),
+    "missing_dependency": Code(USAGE, "no", False),
+    "rejected": Code(REJECTED, "no", False),
+    "request_too_large": Code(REJECTED, "no", False),
+    "insufficient_credits": Code(REJECTED, "no", False),
+    "task_not_found": Code(REJECTED, "maybe", False),
+    "missing_key": Code(AUTH, "no", False, True),
+    "malformed_key": Code(AUTH, "no", False, True),
+    "key_rejected": Code(AUTH, "no", False, True),
+    "network": Code(UNAVAILABLE, "no", True, True),
+    "tls": Code(UNAVAILABLE, "no", False, True),
+    "rate_limited": Code(UNAVAILABLE, "no", True, True),
+    "unavailable": Code(UNAVAILABLE, "no", True, True),
+    "task_failed": Code(FAILED, "maybe", False),
+    "some_failed": Code(PARTIAL, "yes", False),
+    "still_running": Code(PENDING, "yes", True, True),
+    "outcome_unknown": Code(UNKNOWN, "maybe", False),
+    "not_saved": Code(NOT_SAVED, "yes", True, True),
+    "no_images": Code(NOT_SAVED, "yes", True, True),
+    "damaged": Code(NOT_SAVED, "yes", False),
+    "interrupted": Code(INTERRUPTED, "no", True, True),
+    "terminated": Code(TERMINATED, "no", True, True),
 }
 
 
-NO_PICTURE = "The service made no picture of it."
+class HostSandbox(NamedTuple):
+    """The sandbox of the host that this process runs in: its name, and what opens the network there."""
 
-
-def of_image(code: str, message: str, server_message: str | None = None) -> dict:
-    """The `error` of one image among others; the service's words only where they are data."""
-    told = {"code": code, "message": message}
-    return {**told, "server_message": server_message} if server_message else told
+    name: str
+    opens: str
 
 
 class Image2Error(Exception):
     """Anything that ends a run, or one image of it, otherwise than well.
 
-    `code` is a key of `CODES`. `message` is ours and says what was wrong, what is allowed, what to do.
-    `http_status`, `retry_after_s` (seconds) and `server_message` (cleaned text, data) where known.
-    `charged` replaces the code's own word where the place that raises knows better. `remedy` is a command that
-    mends it, where there is one and no order to go on with.
+    `message` is ours and says what was wrong, what is allowed, what to do. `charged` replaces the code's own word where
+    the place that raises knows better. `may_resend`: a POST ended so, was provably not accepted, and may go out again by
+    itself; nothing else decides that. `server_message` is cleaned text of the service, data. `remedy` is a command that
+    mends it, where there is no order to go on with.
     """
 
-    def __init__(self, code, message, *, charged=None, http_status=None, retry_after_s=None,
-                 server_message=None, remedy=None):
+    def __init__(self, code: str, message: str, *, charged: Optional[str] = None, may_resend: bool = False,
+                 http_status: Optional[int] = None, retry_after_s: Optional[float] = None,
+                 server_message: Optional[str] = None, remedy: Optional[str] = None) -> None:
         super().__init__(message)
-        self.exit_status, default, self.retryable = CODES[code]
-        self.code = code
-        self.message = message
-        self.charged = charged or default
-        self.http_status = http_status
-        self.retry_after_s = retry_after_s
-        self.server_message = server_message
-        self.remedy = remedy
+        known = CODES[code]
+        self.code, self.message = code, message
+        self.exit_status, self.retryable, self.resumes = known.exit_status, known.retryable, known.resumes
+        self.charged = charged or known.charged
+        self.may_resend = may_resend
+        self.http_status, self.retry_after_s = http_status, retry_after_s
+        self.server_message, self.remedy = server_message, remedy
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """The `error` object of the answer; what is not known is left out."""
         known = {"http_status": self.http_status, "retry_after_s": self.retry_after_s,
                  "server_message": self.server_message}

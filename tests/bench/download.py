@@ -1,46 +1,42 @@
-"""A 200 MB download against curl: `python download.py [rounds]`. Interleaved, medians; and the memory it takes.
+"""A 200 MB download against curl: `python download.py [rounds]`; and the memory it takes.
 
 The tool's own bound of 64 MiB is lifted here: the rate and the memory are what is measured.
 """
 
+from __future__ import annotations
+
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from batch import Service
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-from image2_cli.clock import Clock  # noqa: E402
-from image2_cli.pictures import download  # noqa: E402
+from common import Service, medians
+from image2_cli.clock import Clock
+from image2_cli.pictures import download
 
 SIZE = 200_000_000
 
 
-def main(rounds: int):
-    """Print both rates, their ratio and the peak of this process."""
+def peak_mb() -> int:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+def main(rounds: int) -> None:
+    """Print both times, the ratio of the rates and the peak of this process."""
     download.MAX_BYTES = 2 * SIZE
-    clock, times = Clock(), {"curl": [], "download.fetch": []}
+    clock, before = Clock(), peak_mb()
     with Service(request_s=0.0, bytes=SIZE) as service, tempfile.TemporaryDirectory() as folder:
-        url = service.base_url + "/generations/x.png"
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        for _ in range(rounds + 1):
-            started = time.perf_counter()
-            subprocess.run(["curl", "-sS", "-o", str(Path(folder, "curl.png")), url], check=True)
-            times["curl"].append(time.perf_counter() - started)
-            started = time.perf_counter()
-            (part,) = download.make_parts(folder, "benchmark", 1)
-            download.fetch(url, part, True, clock, clock.now() + 600)
-            times["download.fetch"].append(time.perf_counter() - started)
-            Path(part).unlink()
-    medians = {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
-    for name, seconds in medians.items():
-        print("%-15s %6.0f ms  %5.0f MB/s" % (name, seconds * 1000, SIZE / seconds / 1e6))
-    print("rate %.2f x curl's; peak %d MB, %d MB before" % (
-        medians["curl"] / medians["download.fetch"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, before))
+        url, source = f"{service.base_url}/generations/x.png", download.Source(service.base_url, clock)
+
+        def ours() -> None:
+            saved = download.fetch(url, download.new_part(folder, "benchmark", 0), source, clock.now() + 600)
+            Path(saved.part).unlink()
+
+        curl = ["curl", "-sS", "-o", str(Path(folder, "curl.png")), url]
+        found = medians(rounds, {"curl": lambda: subprocess.run(curl, check=True), "download.fetch": ours})
+    print(f"rate {found['curl'] / found['download.fetch']:.2f} x curl's; peak {peak_mb()} MB, {before} MB before")
 
 
 if __name__ == "__main__":

@@ -4,15 +4,16 @@ Run as a process of its own, so that its work does not count as the client's: pr
 stdin is closed, then prints what it counted as JSON.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import common  # noqa: F401  finds pictures
 import pictures
 
 
@@ -24,11 +25,10 @@ class Service(ThreadingHTTPServer):
 
     def __init__(self, options):
         super().__init__(("127.0.0.1", 0), Exchange)
-        self.options = options
-        self.lock = threading.Lock()
-        self.ends, self.counts = {}, {"accepted": 0, "refused": 0, "polls": 0, "files": 0}
+        self.options, self.lock = options, threading.Lock()
+        self.ends, self.counts = {}, {"accepted": 0, "refused": 0, "polls": 0}
         self.picture = pictures.png(64, 64, noise_bytes=options.bytes)
-        self.base_url = "http://127.0.0.1:%d" % self.server_address[1]
+        self.base_url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
 class Exchange(BaseHTTPRequestHandler):
@@ -38,49 +38,40 @@ class Exchange(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_POST(self):
-        """Accept an order, or refuse it where as many run as there are places."""
+        """An order, refused where as many run as there are places."""
         self.rfile.read(int(self.headers["Content-Length"]))
-        time.sleep(self.server.options.request_s)
-        server, now = self.server, time.monotonic()
+        server, options = self.server, self.server.options
+        time.sleep(options.request_s)
         with server.lock:
-            running = sum(end > now for end in server.ends.values())
-            full = server.options.capacity and running >= server.options.capacity
+            now = time.monotonic()
+            full = 0 < options.capacity <= sum(end > now for end in server.ends.values())
             server.counts["refused" if full else "accepted"] += 1
-            task_id = "task-%d" % server.counts["accepted"]
+            task_id = f"task-{server.counts['accepted']}"
             if not full:
-                server.ends[task_id] = now + server.options.task_s
+                server.ends[task_id] = now + options.task_s
         if full:
-            self.tell({"error": {"message": "too many tasks at once"}}, 429)
+            self.answer({"error": {"message": "too many tasks at once"}}, 429)
         else:
-            self.tell({"created": 1, "task_id": task_id, "status": "pending", "data": [{"url": None}]})
+            self.answer({"created": 1, "task_id": task_id, "status": "pending", "data": [{"url": None}]})
 
     def do_GET(self):
-        """Tell of a task, or send a picture."""
+        """A task, or a picture."""
         time.sleep(self.server.options.request_s)
         name = self.path.rpartition("/")[2]
         if "/tasks/" not in self.path:
-            self.count("files")
-            self.send(self.server.picture, "image/png")
+            self.answer(self.server.picture)
             return
-        self.count("polls")
-        done = time.monotonic() >= self.server.ends.get(name, float("inf"))
-        url = "%s/generations/%s.png" % (self.server.base_url, name) if done else None
-        self.tell({"task_id": name, "status": "completed" if done else "processing", "progress": 100 if done else 0,
-                   "data": [{"url": url}], "error": None})
-
-    def count(self, what):
-        """One more."""
         with self.server.lock:
-            self.server.counts[what] += 1
+            self.server.counts["polls"] += 1
+        done = time.monotonic() >= self.server.ends.get(name, float("inf"))
+        url = f"{self.server.base_url}/generations/{name}.png" if done else None
+        self.answer({"task_id": name, "status": "completed" if done else "processing", "data": [{"url": url}]})
 
-    def tell(self, value, status=200):
-        """Answer in JSON."""
-        self.send(json.dumps(value).encode(), "application/json", status)
-
-    def send(self, body, kind, status=200):
-        """Answer with bytes."""
+    def answer(self, value, status=200):
+        """Bytes as a picture, anything else as JSON."""
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
-        self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", "image/png" if body is value else "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -89,19 +80,12 @@ class Exchange(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def main():
-    """Serve until stdin ends."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--request-s", type=float, default=0.1)
-    parser.add_argument("--task-s", type=float, default=1.0)
-    parser.add_argument("--capacity", type=int, default=0)
-    parser.add_argument("--bytes", type=int, default=20_000)
+    for name, default in (("request-s", 0.1), ("task-s", 1.0), ("capacity", 0), ("bytes", 20_000)):
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     service = Service(parser.parse_args())
     threading.Thread(target=service.serve_forever, daemon=True).start()
     print(service.base_url, flush=True)
     sys.stdin.read()
     print(json.dumps(service.counts), flush=True)
-
-
-if __name__ == "__main__":
-    main()

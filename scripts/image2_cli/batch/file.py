@@ -1,189 +1,176 @@
-"""A batch file -> its lines, each a checked order with its place; every mistake named with its line's number.
+"""A batch file -> its lines, each a checked order with its output; every mistake named with its line's number.
 
-Reads the reference files that the lines name, and looks whether their places can be written; sends nothing.
-Fields are named like the flags of `generate`, whose values on the command are the defaults of every line.
+Reads the reference files that the lines name, and looks whether their outputs can be written; sends nothing. The fields
+of a line are those of the table of order fields, and `out` and `name`; the command's flags are the defaults of every line.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from typing import NamedTuple, Optional
+from typing import Any, Mapping, NamedTuple, Optional
 
-from ..order import fields as request
-from ..order import output as places
-from ..order.reference import ReferenceProblem, image_of
+from ..order.fields import FIELDS, FURTHER, ImageRequest, build, merged
+from ..order.output import FOREIGN, SUFFIXES, Output, mistake, path_of, resolve, slug
+from ..order.reference import References
+from ..text import shown
+from .formats import Row, numbered, rows_of
 
-FIELDS = ("prompt", "size", "n", "image", "model", "set", "out", "name")
+ALLOWED = (*(row.name for row in FIELDS), "out", "name")
 MAX_LINES = 10_000
-MAX_REFERENCES = 256 * 1024 * 1024  # characters of all data: URIs of a batch, each file counted once
-MAX_OF_ONE = 48 * 1024 * 1024  # of one line's
-EXPLAINED = 20  # wrong lines; of the others the numbers are enough
-ENDS = re.compile("\r\n|\r|\n")  # splitlines() would also cut a JSON text at a U+2028 in its prompt
-# One row like this and no row is a prompt: a JSON list would be paid for bracket by bracket.
-JSON_ROW = re.compile(r"\{|\[\s*(\{|$)")
+EXPLAINED, MOST_EXPLAINED = 20, 8_000  # wrong lines, and the characters about them; of the others the numbers are enough
+NEAR = {**{name.replace("-", "_"): row.name for row in FIELDS for name in row.guesses},
+        **dict.fromkeys(("filename", "file_name", "file", "title", "id", "slug"), "name"),
+        **dict.fromkeys(("output", "output_path", "path", "folder", "dir", "out_dir"), "out")}
 
 
 class Line(NamedTuple):
-    """One order of a batch. `number` is its line in the file, from 1; `mark` the same for the same order again, and
-    like no other in its folder.
+    """One order of a batch. `number` is its line in the file, from 1 (of a JSON list: its entry).
 
     `is_relative`: a path in it starts from the working folder.
     """
 
     number: int
-    request: request.ImageRequest
-    place: places.Place
+    request: ImageRequest
+    output: Output
     stem: str
-    mark: str
+    fingerprint: str
     is_relative: bool = False
 
 
-def read(text: str, defaults: dict, out: Optional[str], overwrite: bool, service: str, mistakes: list) -> list:
-    """The `Line`s of a batch file's text: JSONL where a row begins like an object, else a prompt a row.
+class BatchFile(NamedTuple):
+    """What a file came to; with any mistake nothing of it may be ordered."""
 
-    `defaults` are the fields given on the command; its `set` is an object. What is wrong goes into `mistakes`.
-    """
-    rows = [(number, row.strip()) for number, row in enumerate(ENDS.split(text), 1)]
-    rows = [(number, row) for number, row in rows if row and not row.startswith("#")]
-    if not rows:
-        mistakes.append("the batch file holds no order")
-    if len(rows) > MAX_LINES:
-        mistakes.append("the batch file holds %d orders, %d are allowed" % (len(rows), MAX_LINES))
-        return []
-    reader = _Reader(defaults, out, overwrite, service, len(str(len(rows))))
-    is_jsonl = any(JSON_ROW.match(row) for _number, row in rows)
+    lines: list[Line]
+    mistakes: list[str]
+    warnings: list[str]
+
+
+def read(text: str, defaults: Mapping[str, Any], out: Optional[str], overwrite: bool, service: str) -> BatchFile:
+    """The orders of a batch file's text. `defaults`: the command's flags by the names of the table."""
+    found = rows_of(text)
+    warnings = [f"{found.passed_over} line(s) passed over: they begin with #."] if found.passed_over else []
+    if not found.rows:
+        return BatchFile([], found.mistakes or ["the batch file holds no order"], warnings)
+    if len(found.rows) > MAX_LINES:
+        return BatchFile([], [f"the batch file holds {len(found.rows)} orders, {MAX_LINES} are allowed"], warnings)
+    reader = _Reader(defaults, out, overwrite, service, len(found.rows))
     lines, wrong = [], {}
-    for position, (number, row) in enumerate(rows, 1):
-        found = []
-        line = reader.line(number, position, row if is_jsonl else {"prompt": row}, found)
+    for position, row in enumerate(found.rows, 1):
+        line, mistakes = reader.line(position, row)
         lines += [line] if line else []
-        if found:
-            wrong[number] = found
-    mistakes += _named(wrong)
-    return lines
+        if mistakes:
+            wrong[row.number] = mistakes
+    return BatchFile(lines, [*found.mistakes, *reader.mistakes, *_explained(wrong, found.entry)], warnings)
 
 
-def _named(wrong: dict) -> list:
-    """Every wrong line with its number, the first ones with what is wrong."""
+def _explained(wrong: Mapping[int, list[str]], entry: str) -> list[str]:
+    """The first wrong lines with what is wrong, and the numbers of all others."""
+    texts: list[str] = []
     numbers = sorted(wrong)
-    texts = ["line %d: %s" % (number, what) for number in numbers[:EXPLAINED] for what in wrong[number]]
-    ranges = []
-    for number in numbers[EXPLAINED:]:
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    if ranges:
-        texts.append("also wrong: lines %s" % ", ".join(
-            "%d" % first if first == last else "%d-%d" % (first, last) for first, last in ranges))
-    return texts
+    while numbers and len(texts) < EXPLAINED and sum(map(len, texts)) < MOST_EXPLAINED:
+        number = numbers.pop(0)
+        texts += [f"{entry} {number}: {text}" for text in wrong[number]]
+    return [*texts, f"also wrong: {numbered(entry, numbers)}"] if numbers else texts
 
 
 class _Reader:
-    def __init__(self, defaults, out, overwrite, service, digits):
-        self.defaults, self.out, self.overwrite, self.service = defaults, out, overwrite, service
-        self.digits = max(3, digits)
-        self.folder = places.resolve(out).folder
-        self.files = {}  # a reference as it was written -> as the order carries it
-        self.taken = {}  # file a line asked for -> its number
-        self.times = {}  # (folder, mark) -> how often the same order came before
+    """What the lines of one file share. `mistakes` are those of the command's own flags, named once."""
 
-    def line(self, number, position, row, mistakes):
-        fields = self._fields(row, mistakes)
-        if fields is None:
-            return None
-        given = fields.get("image")
-        paths = [fields.get("out"), *(given if isinstance(given, (list, tuple)) else [given])]
-        fields["image"] = self._images(given, mistakes)
-        asked, wrong = request.build(fields)
-        mistakes += wrong
-        place = self._place(fields, mistakes)
-        prompt = fields.get("prompt")
-        stem = place.stem or "%0*d-%s" % (self.digits, position, places.slug(prompt if isinstance(prompt, str) else ""))
-        self._take(place.folder, stem, asked.n if asked else 1, number, mistakes)
-        if mistakes:
-            return None
+    def __init__(self, defaults: Mapping[str, Any], out: Optional[str], overwrite: bool, service: str, count: int) -> None:
+        self.overwrite, self.service = overwrite, service
+        self.digits = max(3, len(str(count)))
+        self.output = resolve(out, overwrite)
+        self.references = References()
+        self.taken: dict[str, int] = {}  # file a line asked for -> its number
+        self.times: dict[tuple[str, str], int] = {}  # (folder, order) -> how often the same order came before
+        images, unusable = self.references.images(defaults.get("image") or ())
+        request, wrong = build({"prompt": "any", **defaults, "image": images})
+        self.defaults: Mapping[str, Any] = defaults if request and not unusable else {}
+        self.mistakes = [*(f"--image {text}" for text in unusable), *wrong]
+
+    def line(self, position: int, row: Row) -> tuple[Optional[Line], list[str]]:
+        """The order of a row, or None and its mistakes."""
+        values = row.value if isinstance(row.value, dict) else {"prompt": row.value}
+        given = {name: value for name, value in values.items() if value is not None}
+        fields = merged(self.defaults, {name: value for name, value in given.items() if name in ALLOWED})
+        paths = _paths(fields.get("image"))
+        images, unusable = self.references.images(paths)
+        request, unfit = build({**fields, "image": images} if paths else fields, in_line=True)
+        if "prompt" not in given:
+            unfit = [text for text in unfit if not text.startswith("the prompt ")]
+        output, unwritable = self._output(fields.get("name"), fields.get("out"))
+        mistakes = [*_field_mistakes(given), *(f"image {text}" for text in unusable), *unwritable, *unfit]
+        words = slug(fields["prompt"] if isinstance(fields.get("prompt"), str) else None)
+        stem = output.stem or f"{position:0{self.digits}d}-{words}"
+        twin = None if self.output.stem else self._taken_by(output.folder, stem, request.n if request else 1, row.number)
+        if twin:
+            mistakes.append(f"the same file name as line {twin}")
+        if mistakes or not request:
+            return None, mistakes
+        is_relative = any(map(_is_relative, [*paths, fields.get("out")]))
+        return Line(row.number, request, output, stem, self._fingerprint(request, output), is_relative), []
+
+    def _fingerprint(self, request: ImageRequest, output: Output) -> str:
         # Without the folder, for the records lie in it: one that was moved, or is reached by another path, was paid again.
-        mark = asked.fingerprint("batch", self.service, place.stem or "")
-        twin = os.path.realpath(place.folder), mark
-        self.times[twin] = self.times.get(twin, 0) + 1
-        return Line(number, asked, place, stem, "%s.%d" % (mark, self.times[twin]), any(map(_is_relative, paths)))
+        first = os.path.realpath(output.folder), request.fingerprint(self.service, output.stem or "")
+        self.times[first] = self.times.get(first, 0) + 1
+        return request.fingerprint(self.service, output.stem or "", self.times[first])
 
-    def _fields(self, row, mistakes):
-        if isinstance(row, str):
-            try:
-                row = json.loads(row)
-            except (ValueError, RecursionError):
-                mistakes.append("not JSON; every line of a JSONL file is one object")
-                return None
-            if not isinstance(row, dict):
-                mistakes.append("not a JSON object")
-                return None
-        strange = [name for name in row if name not in FIELDS]
-        if strange:
-            mistakes.append("no such field: %s (allowed: %s)" % (", ".join(map(request.shown, strange[:3])),
-                                                                  ", ".join(FIELDS)))
-        given = {name: value for name, value in row.items() if value is not None}
-        extra = given.get("set", {})
-        if not isinstance(extra, dict):
-            mistakes.append('set must be an object, as in {"quality": "high"}')
-            extra = {}
-        return {**self.defaults, **given, "set": {**self.defaults["set"], **extra}}
-
-    def _images(self, given, mistakes):
-        images = []
-        for text in [given] if isinstance(given, str) else given if isinstance(given, (list, tuple)) else [given]:
-            if text is None:
-                continue
-            if not isinstance(text, str):
-                mistakes.append("image must be a URL, a path, or a list of them")
-            else:
-                images += self._image(text, mistakes)
-        if sum(map(len, images)) > MAX_OF_ONE:
-            mistakes.append("the reference files of one order are too large together: %d MB are allowed"
-                            % (MAX_OF_ONE * 3 // 4 >> 20))
-        return images
-
-    def _image(self, text, mistakes):
-        if text not in self.files:
-            try:
-                self.files[text] = image_of(text)
-            except ReferenceProblem as problem:
-                mistakes.append("image %s" % problem)
-                return []
-            if sum(map(len, self.files.values())) > MAX_REFERENCES:
-                mistakes.append("the reference files of the batch are too large together (%d MB)"
-                                % (MAX_REFERENCES * 3 // 4 >> 20))
-        return [self.files[text]]
-
-    def _place(self, fields, mistakes):
-        name, out = fields.get("name"), fields.get("out")
-        if name is not None and out is not None:
-            mistakes.append("name and out contradict each other: name is a file in the output folder, out a path")
-        for field, value in (("name", name), ("out", out)):
+    def _output(self, name: Any, out: Any) -> tuple[Output, list[str]]:
+        for label, value in (("name", name), ("out", out)):
             if value is not None and (not isinstance(value, str) or not value.strip() or "\0" in value):
-                mistakes.append("%s must be text" % field)
-                return places.resolve(self.out)
+                return self.output, [f"{label} must be text"]
+        if name is None and out is None:
+            return self.output, []
+        if name is not None and out is not None:
+            return self.output, ["name and out contradict each other: name is a file in the output folder, out a path"]
         if name is not None:
-            out = os.path.join(self.folder, name if name.lower().endswith(places.SUFFIXES) else name + ".png")
-            if os.path.basename(name) != name or "\\" in name or not places.resolve(out).stem:
-                mistakes.append("name %s must be a file's name without a folder" % request.shown(name))
-        place = places.resolve(out or self.out, self.overwrite)
-        wrong = places.mistake(place, 1) if place.stem else None  # as a name too long for the disk
-        mistakes += [wrong] if wrong else []
-        return place
+            is_picture = name.lower().endswith(SUFFIXES) or os.path.splitext(name)[1].lower() in FOREIGN
+            if os.path.basename(name) != name or "\\" in name or name in (".", ".."):
+                return self.output, [f"name {shown(name)} must be a file's name without a folder"]
+            out = os.path.join(self.output.folder, name if is_picture else f"{name}.png")
+        output = resolve(out, self.overwrite)
+        unwritable = mistake(output)
+        return output, [unwritable] if unwritable else []
 
-    def _take(self, folder, stem, count, number, mistakes):
-        """Claim the names of an order's pictures; whatever their suffix, for that follows from the bytes."""
+    def _taken_by(self, folder: str, stem: str, count: int, number: int) -> Optional[int]:
+        """Claim the names of an order's pictures, whatever their suffix, for that follows from the bytes."""
         for step in range(1, count + 1):
-            file = os.path.normcase(places.path_of(places.Place(folder), stem, step, ""))
+            file = os.path.normcase(path_of(Output(folder), stem, step, ""))
             other = self.taken.setdefault(file, number)
             if other != number:
-                mistakes.append("the same file name as line %d" % other)
-                return
+                return other
+        return None
 
 
-def _is_relative(path) -> bool:
-    return bool(path) and "://" not in path and not os.path.isabs(os.path.expanduser(path))
+def _field_mistakes(given: Mapping[str, Any]) -> list[str]:
+    """Fields that no line has, each with the one that is meant; and the prompt where it is missing."""
+    meant = {name: _meant(name) for name in given if name not in ALLOWED}
+    mistakes = [f"no field {shown(name)}{f': write {field}' if field else ''}" for name, field in list(meant.items())[:3]]
+    if len(meant) > 3 or None in meant.values():
+        mistakes[-1] += f" (allowed: {', '.join(ALLOWED)})"
+    if "prompt" not in given and "prompt" not in meant.values():
+        mistakes.append('"prompt" is missing')
+    return mistakes
+
+
+def _meant(name: str) -> Optional[str]:
+    """What to write for a field that no line has, or None."""
+    import difflib
+
+    plain = name.strip().lower().replace("-", "_")
+    if plain.replace("_", "-") in FURTHER:
+        return f'it in set: {{"set": {{"{plain}": …}}}}'
+    near = [NEAR[plain]] if plain in NEAR else difflib.get_close_matches(plain, ALLOWED, 1, 0.75)
+    return near[0] if near else None
+
+
+def _paths(given: Any) -> list[str]:
+    """The images of a line, where they are texts; `build` refuses all else."""
+    images = [given] if isinstance(given, str) else given
+    is_list = isinstance(images, (list, tuple)) and all(isinstance(image, str) for image in images)
+    return list(images) if is_list else []
+
+
+def _is_relative(path: Optional[str]) -> bool:
+    return bool(path) and "://" not in str(path) and not os.path.isabs(os.path.expanduser(str(path)))

@@ -1,157 +1,136 @@
-"""The lines of a batch as they stand: joined to the records of earlier runs, counted, and summed up in one end.
+"""How many orders are told as one: counts, the first failures, and the path of `results.jsonl` with an answer a line.
 
-Decides what is done, failed, unknown or still to order; sends nothing, starts no thread.
+However many orders there are, the answer stays small. Writes that one file, in one step; prints nothing, knows no key.
 """
 
 from __future__ import annotations
 
-from ..errors import NOT_SAVED, OK, Image2Error
-from ..order import record as recorded
-from ..order import store as records
+import json
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from ..answer import Answer, build
+from ..errors import AUTH, INTERRUPTED, NOT_SAVED, OK, TERMINATED, Image2Error
+from ..order.engine import Engine, counts_of, state_of
 from ..order.order import Order
+from ..order.output import free_name
+from ..order.store import write_file
+from ..text import clean
 
-# The last words on one order, for good. A task that the service has forgotten stays to be waited for: it may come back.
-OVER = {recorded.NOT_SENT: ("rejected", "request_too_large"), recorded.SUBMITTED: ("task_not_found",)}
-UNFINISHED, DONE, FAILED, UNKNOWN = "pending", "completed", "failed", "unknown"
+RESULTS = "results", ".jsonl", b'{"line": '  # name and ending, and how every file of results begins
+FIRST_FAILURES = 3
+LONGEST_REASON = 100
+FEW_IMAGES = 10
 
 
-class Entry:
-    """One line on its way. `state` is what the counts say of it, `error` why it is not completed."""
+@dataclass
+class Summary:
+    """The orders of `engine` as one answer. `again`: the command that runs all this again, or None; `wait(folder)`: the one
+    that goes on with what was accepted there; `shows_images`: else only paths, and the rest in results.jsonl."""
 
-    def __init__(self, line, order, replaced_s=0.0):
-        self.line, self.order = line, order
-        self.state, self.error = UNFINISHED, None
-        self.watch = None
-        self.is_elsewhere = False  # another run is at it, and will say what becomes of it
-        self.replaced_s = replaced_s  # when the order was made that this one replaces
+    engine: Engine
+    folder: str
+    again: Optional[str]
+    wait: Callable[[str], str]
+    is_sandbox: Callable[[], bool]
+    shows_images: bool
+    warnings: list[str]
 
     @property
-    def to_order(self) -> bool:
-        """Nothing of this line was accepted yet."""
-        return self.state == UNFINISHED and not self.order.resumed and not self.order.task
+    def charged(self) -> str:
+        """The surest word of any order: `yes` where one was accepted and has not failed."""
+        words = {order.charged for order in self.engine.orders}
+        return next((word for word in ("yes", "maybe") if word in words), "no")
 
-    @property
-    def went_wrong(self) -> bool:
-        """Somebody should be told of this line: no pictures came of it, or not all are saved."""
-        return self.state in (FAILED, UNKNOWN) or (self.error is not None and self.error.exit_status == NOT_SAVED)
+    def end(self, error: Optional[Image2Error]) -> tuple[Answer, int]:
+        """The answer and the exit status of the whole; writes results.jsonl."""
+        orders, is_sandbox = self.engine.orders, self.is_sandbox()
+        self.engine.close()
+        if error and error.exit_status in (INTERRUPTED, TERMINATED):
+            error.message = self._stopped()
+        end = error or self._end_of_all()
+        full = [{"line": order.line or number, **order.answer(None, is_sandbox)} for number, order in enumerate(orders, 1)]
+        images = [{**image, "task_id": one["task_id"]} for one in full for image in one["images"]]
+        paths = [image["path"] for image in images if image["path"]]
+        failures = [_failure(number, order) for number, order in enumerate(orders, 1) if _went_wrong(order)]
+        warnings = [*self.warnings, *_warnings(full)]
+        results = None
+        try:
+            results = free_name(self.folder, *RESULTS)
+            write_file(results, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in full))
+        except OSError as problem:
+            warnings.append(f"{''.join(RESULTS[:2])} could not be written ({problem.strerror or problem}).")
+            results = None
+        shown = images if self.shows_images and len(images) <= FEW_IMAGES else []
+        answer = build(
+            end.code if end else "completed", error=end, charged="no" if is_sandbox else self.charged, images=shown,
+            next_command=self._next(end), sandbox=is_sandbox or None, counts=counts_of(orders),
+            files=paths if paths and not self.shows_images and len(paths) <= FEW_IMAGES else None,
+            failures=failures[:FIRST_FAILURES] or None, results=results, warnings=warnings or None)
+        return answer, end.exit_status if end else OK
 
-    def close(self):
-        """The run is over: say why this line is not completed."""
-        order = self.order
-        if self.state == UNKNOWN or (self.state == UNFINISHED and order.charged == "maybe" and not self.is_elsewhere):
-            self.state, self.error = UNKNOWN, Image2Error("outcome_unknown", "It may have been accepted and charged.")
-        elif self.state == UNFINISHED and self.error is None:
-            self.error = Image2Error("still_running", "It is not ordered yet." if self.to_order else
-                                     "The task is still running.", charged=order.charged)
+    def _next(self, end: Optional[Image2Error]) -> Optional[str]:
+        open_in = [order.output.folder for order in self.engine.orders
+                   if state_of(order) == "pending" and order.charged == "yes"]
+        if end and end.resumes and (open_in or end.exit_status != AUTH):
+            return self.again
+        return self.wait(open_in[0]) if open_in else None  # no more orders, but what was accepted can be had
 
-
-def prepare(lines, tools_of, again: bool, unknown_again: bool) -> list:
-    """Lines -> entries, each joined to the record of an earlier run where there is one.
-
-    `tools_of(place)` gives the tools for a place. `again`: failed lines are to be ordered again,
-    `unknown_again`: those of unknown fate too.
-    """
-    # The locks come first: what another run orders before it ends must be in the records that are read then.
-    found = [(line, tools, tools.store.lock(line.mark, records.OWNER)) for line in lines for tools in [tools_of(line.place)]]
-    known = {store: _newest(tools) for store, tools in {tools.store: tools for _line, tools, _is_ours in found}.items()}
-    return [_joined(line, tools, known[tools.store].get(line.mark), is_ours, again, unknown_again)
-            for line, tools, is_ours in found]
-
-
-def _newest(tools) -> dict:
-    """The last record of each mark. Those of one second have no order among their file names."""
-    return {record["fingerprint"]: record for record in sorted(tools.store.all(), key=lambda one: one["created_s"] or 0)
-            if record["service"] == tools.service}
-
-
-def _joined(line, tools, record, is_ours, again, unknown_again) -> Entry:
-    entry = Entry(line, Order(tools, line.place))
-    order = entry.order
-    if record is not None:
-        order.record, order.images = record, record.images
-    if not is_ours and not _is_done(order):
-        entry.is_elsewhere = True
-        entry.error = Image2Error("still_running", "Another run is at this line.", charged=order.charged)
-        return entry
-    if record is None:
-        return entry
-    failed = _failure_of(record)
-    is_unknown = record["state"] in (recorded.SENDING, recorded.UNKNOWN)
-    is_wanted_again = unknown_again if is_unknown else again and failed
-    if is_wanted_again:
-        return Entry(line, Order(tools, line.place), record["created_s"] or 0.0)
-    if is_unknown:
-        entry.state = UNKNOWN
-    elif failed and record["state"] != recorded.SUBMITTED:
-        entry.state, entry.error = FAILED, failed
-    elif record["state"] in (recorded.SUBMITTED, recorded.FINISHED):
-        order.resumed = True
-        if _is_done(order):
-            entry.state = DONE
-    return entry
-
-
-def _is_done(order) -> bool:
-    return (order.record or {}).get("state") == recorded.FINISHED and not _failure_of(order.record) and order.is_saved
-
-
-def _failure_of(record):
-    """The error of an order that is over without all its pictures, None of any other."""
-    error = record["error"] if isinstance(record.get("error"), dict) else {}
-    if error.get("code") in OVER.get(record["state"], ()):
-        return Image2Error(error["code"], str(error.get("message")), http_status=error.get("http_status"),
-                           server_message=error.get("server_message"))
-    if record["state"] != recorded.FINISHED:
+    def _end_of_all(self) -> Optional[Image2Error]:
+        """The error that stands for all orders."""
+        orders, fatal, refusal = self.engine.orders, self.engine.fatal, self.engine.pace.refusal
+        counts = counts_of(orders)
+        unsaved = sum(order.error is not None and order.error.code in ("not_saved", "no_images") for order in orders)
+        if fatal is not None:
+            return fatal
+        if counts["pending"] > unsaved:
+            if refusal and all(order.charged == "no" for order in orders):
+                return refusal
+            why = f" ({refusal.code})" if refusal else ""
+            return Image2Error("still_running", f"{counts['pending']} of {counts['total']} orders are not finished{why}. "
+                               "Run `next`: what is done is not paid again.",
+                               retry_after_s=refusal.retry_after_s if refusal else None)
+        if unsaved:
+            return Image2Error("not_saved", f"{unsaved} orders are paid for but not saved. Run `next`: that is free.")
+        if counts["unknown"]:
+            return Image2Error("outcome_unknown", f"{counts['unknown']} orders may have been accepted and charged; they "
+                               "are not repeated. Tell the user; only they decide on --new.")
+        if counts["failed"]:
+            codes = {order.error.code for order in orders if order.error}
+            code = "task_failed" if len(codes) > 1 else codes.pop()
+            code = "some_failed" if counts["completed"] or counts["images"] else code
+            hint = "; --retry-failed orders them again, ask the user first" if orders[0].request else ""
+            return Image2Error(code, f"{counts['failed']} of {counts['total']} orders failed{hint}.")
         return None
-    asked = record["request"].get("n")
-    failed = [image["error"] for image in record.images if image.get("error")]
-    short = max(asked - len(record.images), 0) if isinstance(asked, int) else 0
-    if not error and not failed and not short:
-        return None
-    said = [one.get("server_message") or one.get("message") for one in [error, *failed]]
-    reason = str(next(filter(None, said), "")) or None
-    if any(image.get("path") for image in record.images):
-        return Image2Error("some_failed", "%d images did not come in an earlier run." % (len(failed) + short),
-                           server_message=reason)
-    return Image2Error("task_failed", "The task failed in an earlier run.", server_message=reason)
+
+    def _stopped(self) -> str:
+        """What an interrupted run leaves behind."""
+        counts = counts_of(self.engine.orders)
+        away = sum(state_of(order) == "pending" and order.charged == "yes" for order in self.engine.orders)
+        unknown = sum(order.charged == "maybe" and state_of(order) in ("pending", "unknown") for order in self.engine.orders)
+        text = (f"Stopped: {counts['completed']} of {counts['total']} orders are done, {away} go on at the service, "
+                f"{max(0, counts['pending'] + counts['unknown'] - away - unknown)} were not ordered")
+        if unknown:
+            text += f", {unknown} may have been accepted and are not repeated"
+        return f"{text}. Run `next` to go on."
 
 
-def counts_of(entries) -> dict:
-    """How many lines stand where, and how many pictures are there."""
-    states = [entry.state for entry in entries]
-    images = sum(bool(image.get("path")) for entry in entries for image in entry.order.images)
-    return {"total": len(states), **{state: states.count(state) for state in (DONE, FAILED, UNFINISHED, UNKNOWN)},
-            "images": images}
+def _went_wrong(order: Order) -> bool:
+    """Should somebody be told of this order: no pictures came of it, or not all are saved?"""
+    return order.error is not None and (state_of(order) in ("failed", "unknown") or order.error.exit_status == NOT_SAVED)
 
 
-def end_of(entries, fatal, refusal) -> tuple:
-    """(the error that stands for all entries or None, exit status).
+def _failure(number: int, order: Order) -> dict[str, Any]:
+    error = order.error.as_json() if order.error else {}
+    reason = "server_message" if error.get("server_message") else "message"
+    return {"line": order.line or number, "code": error["code"], reason: clean(error[reason], LONGEST_REASON)}
 
-    `fatal` stopped all further orders; `refusal` is what the service last said to one that it did not take yet.
-    """
-    counts = counts_of(entries)
-    unsaved = [entry for entry in entries if entry.error is not None and entry.error.exit_status == NOT_SAVED]
-    if fatal is not None:
-        return fatal, fatal.exit_status
-    if counts[UNFINISHED] > len(unsaved):
-        if refusal and all(entry.order.charged == "no" for entry in entries):
-            return refusal, refusal.exit_status
-        elsewhere = sum(entry.is_elsewhere for entry in entries)
-        why = " (%s)" % refusal.code if refusal else " (another run is at %d of them)" % elsewhere if elsewhere else ""
-        error = Image2Error("still_running", "%d of %d orders are not finished%s. Run `next`: what is done is not paid "
-                            "again." % (counts[UNFINISHED], counts["total"], why),
-                            retry_after_s=refusal and refusal.retry_after_s)
-    elif unsaved:
-        error = Image2Error("not_saved", "%d orders are paid for but not saved. Run `next`: saving again is free."
-                            % len(unsaved))
-    elif counts[UNKNOWN]:
-        error = Image2Error("outcome_unknown", "%d orders may have been accepted and charged; they are not repeated. Tell "
-                            "the user; only they decide on --new." % counts[UNKNOWN])
-    elif counts[FAILED]:
-        codes = {entry.error.code for entry in entries if entry.state == FAILED}
-        code = "some_failed" if counts[DONE] or counts["images"] else codes.pop() if len(codes) == 1 else "task_failed"
-        error = Image2Error(code, "%d of %d orders failed%s." % (counts[FAILED], counts["total"], (
-            "; --retry-failed orders them again, ask the user first" if entries[0].line.request else "")))
-    else:
-        return None, OK
-    return error, error.exit_status
+
+def _warnings(full: list[dict[str, Any]]) -> list[str]:
+    warned = [one for one in full if one.get("warnings") and not one.get("resumed")]
+    done = sum(bool(one.get("resumed")) and one["ok"] for one in full)
+    texts = [f"{done} of {len(full)} orders were made by earlier runs and are not paid again."] if done else []
+    if warned:
+        more = f" {len(warned) - 1} more lines have warnings, see results." if len(warned) > 1 else ""
+        texts.append(f"Line {warned[0]['line']}: {warned[0]['warnings'][0][:100]}{more}")
+    return texts

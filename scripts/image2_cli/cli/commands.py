@@ -1,4 +1,4 @@
-"""The verbs: a `Run` in, an answer and an exit status out. Wires the rooms, prints nothing.
+"""The verbs: a `Run` in, an answer and an exit status out. Wires the rest, prints nothing.
 
 What is slow to load is imported where it is first used, as in `run`.
 """
@@ -7,180 +7,293 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING, Any, Optional
 
-from .. import answer
+from ..answer import build
 from ..errors import OK, Image2Error
-from ..machine import settings as settings_room
-from ..machine.inputs import is_read_once, read_text, references
-from ..order import fields as request
-from ..order import output as places
-from . import arguments
+from ..machine import settings
+from ..text import shown
+from .arguments import TIMEOUT_S
+from .run import End, Run, cannot_listen
+
+if TYPE_CHECKING:
+    from ..order.fields import ImageRequest
+    from ..order.output import Output
+
+MAX_PROMPT_BYTES, MAX_BATCH_BYTES = 1_000_000, 16_000_000
+MAX_CONCURRENCY = 64
 
 
-def go(run):
-    """Run the verb that the command names: (answer, exit status). Raises `Image2Error` and `Interrupted`."""
-    verb = {"generate": generate, "wait": wait, "status": status, "check": check, "gallery": gallery, "batch": batch,
-            "sandbox": sandbox}[run.options.verb]
+def go(run: Run) -> End:
+    """Run the verb that the command names. Raises `Image2Error` and `Interrupted`."""
+    verbs = {"generate": generate, "wait": wait, "status": status, "check": check, "gallery": gallery, "batch": batch,
+             "sandbox": sandbox}
     run.refuse_key_in(*sys.argv[1:])  # before a folder is called like it, or an answer repeats it
-    return verb(run)
+    try:
+        return verbs[run.options.verb](run)
+    finally:
+        run.close()
 
 
-def generate(run):
+def generate(run: Run) -> End:
     """Order, wait, download."""
+    from ..order.fields import build as build_request
+    from ..order.output import resolve
+
     options = run.options
-    if is_read_once(options.prompt_file) and not options.dry_run:
-        run.ensure_packages()  # it may start another process, which must find stdin unread
-    asked, place = _checked_order(run)
+    prompt, wrong = _prompt(run)
+    given = _fields(run)
+    if given["image"]:
+        from ..order.reference import References
+
+        given["image"], found = References().images(given["image"])
+        run.mistakes += [f"--image {text}" for text in found]
+    request, found = build_request({**given, "prompt": prompt})
+    run.mistakes += [text for text in ([wrong] if wrong else []) + found if not (wrong and text.startswith("the prompt "))]
+    output = _checked_output(run, resolve(options.out, options.overwrite))
+    if request is None:
+        raise Image2Error("usage", "There is no prompt. Nothing was sent.")
+    run.refuse_key_in(request.prompt)  # it may have come from a file
     if options.dry_run:
-        return _dry_run(run, asked, place)
-    with run.service(place.folder) as tools:
-        from ..order.order import Order
-
-        run.order = order = Order(tools, place)
-        order.take(asked, place.stem or places.slug(asked.prompt), options.new)
-        if not order.resumed:
-            order.submit(asked, run.deadline, not options.sync)
-        if options.no_wait and order.task_id and (order.resumed or order.task.outcome == "running"):
-            return run.answer(status=order.task.status if order.task else "submitted", go_on=True)
-        return _finish(run, order)
+        return _dry_run(run, request, output)
+    return _order(run, request, output)
 
 
-def wait(run):
+def _order(run: Run, request: ImageRequest, output: Output) -> End:
+    if not run.options.sandbox and not os.path.lexists(os.path.join(output.folder, ".image2")):
+        run.read_settings()  # nothing was ordered here: without a key there is nothing to do, and nothing to load for it
+    from ..order.engine import Engine
+    from ..order.order import Order, wished
+    from ..order.output import slug
+    from ..order.record import CHARGED
+
+    options = run.options
+    plan = run.plan(asynchronous=not options.sync, waits=not options.no_wait, downloads=not options.no_download,
+                    again=CHARGED if options.new else ())
+    record = wished(request.fingerprint(run.service, output.stem or ""), run.service)
+    run.order = order = Order(run.store(output.folder), output, record, request, slug(request.prompt))
+    run.again = _same_generate(run, request)
+    engine = Engine([order], run.tools, plan)
+    run.take(engine, None)
+    engine.run()
+    is_open = order.error is None and not any(image.file for image in order.record.images)
+    if options.no_wait and is_open and not order.is_repeated:
+        return run.end(status=order.task.status or "submitted", goes_on=True)
+    return run.end()
+
+
+def wait(run: Run) -> End:
     """Go on with tasks that exist; never orders."""
+    from ..order.engine import Engine
+    from ..order.order import Order, named
+    from ..order.output import make, resolve
+    from ..order.store import Store
     from ..service.task import is_task_id
 
     ids = list(dict.fromkeys(run.options.task_ids))
-    run.mistakes += ["%s is no task id" % request.shown(one) for one in ids if not is_task_id(one)]
-    place = run.checked_place(1)
-    with run.service(place.folder) as tools:
-        from ..order.order import Order
+    run.mistakes += [f"{shown(one)} is no task id" for one in ids if not is_task_id(one)]
+    output = _checked_output(run, resolve(run.options.out, run.options.overwrite))
+    plan = run.plan(downloads=not run.options.no_download)
+    make(output.folder)
+    store = Store(output.folder)
+    if not ids:
+        output = output._replace(stem=None, suffix=None)  # each unfinished order keeps its own name
+    found = [store.of_task(one, run.service) or named(one, run.service) for one in ids]
+    orders = [Order(store, output, record) for record in (found if ids else store.unfinished(run.service))]
+    if not orders:
+        return build("nothing_unfinished", sandbox=run.options.sandbox or None), OK
+    run.order = orders[0] if len(orders) == 1 else None
+    engine = Engine(orders, lambda: run.tools(len(orders) > 1), plan)
+    if len(orders) > 1:
+        from ..batch.summary import Summary
 
-        if ids:
-            records = [tools.store.of_task(one, tools.service) for one in ids]
-            orders = [Order(tools, place, record, one) for record, one in zip(records, ids)]
-        else:
-            orders = [Order(tools, place, record, record.get("task_id"))
-                      for record in tools.store.unfinished(tools.service)]
-        if not orders:
-            return answer.plain("nothing_unfinished", **run.stand_in()), OK
-        if len(orders) > 1:
-            from ..batch.many import wait_for_all
-
-            return wait_for_all(run, orders, tools)
-        run.order = orders[0]
-        return _finish(run, orders[0])
+        run.summary = Summary(engine, output.folder, run.command("wait", *ids), lambda folder: run.command(
+            "wait", out=folder), lambda: run.is_sandbox, True, [])
+    engine.take()
+    engine.run()
+    return run.summary.end(None) if run.summary else run.end()
 
 
-def status(run):
-    """One look at a task."""
+def status(run: Run) -> End:
+    """One look at a task; without an id, what the records say."""
+    if run.options.task_id is None:
+        from .reports import list_orders
+
+        run.refuse_mistakes()
+        return list_orders(run)
+    from ..order.order import Order, named
+    from ..order.output import resolve
+    from ..order.record import FAILED, UNKNOWN, end_of
+    from ..order.store import Store
     from ..service.task import is_task_id
 
     task_id = run.options.task_id
     if not is_task_id(task_id):
-        run.mistakes.append("%s is no task id" % request.shown(task_id))
+        run.mistakes.append(f"{shown(task_id)} is no task id")
+    seconds = run.seconds("timeout", TIMEOUT_S)
     run.refuse_mistakes()
-    place = places.resolve(run.options.out)
-    with run.service(None) as tools:
-        from ..order.order import Order
+    output = resolve(run.options.out)
+    run.order = order = Order(Store(output.folder), output, named(task_id, run.service))
+    order.resumed = False
+    try:
+        order.task = task = run.api().look(task_id, min(30.0, seconds))
+    except Image2Error as error:
+        if error.code == "task_not_found":
+            order.record.state = UNKNOWN  # only named, and not there
+        raise
+    if task.outcome(0) == "failed":
+        order.record.state, order.record.server_message = FAILED, task.reason or task.status
+        order.error = end_of(order.record)
+    return run.end(goes_on=task.outcome(0) == "running")
 
-        run.order = order = Order(tools, place, None, task_id)
-        order.task = run.api.look(task_id)
-        if order.task.outcome == "failed":
-            raise order.failure()
-        return run.answer(go_on=order.task.outcome == "running")
 
-
-def check(run):
+def check(run: Run) -> End:
     """Is everything ready?"""
+    from .reports import Check
+
+    seconds = run.seconds("timeout", 30.0)
     run.refuse_mistakes()
-    from .check import Check
-
-    return Check(run).run()
+    return Check(run, min(30.0, seconds)).run()
 
 
-def gallery(run):
+def gallery(run: Run) -> End:
     """One page of a folder's pictures."""
     run.refuse_mistakes()
     from ..gallery.gallery import write_page
 
-    folder = os.path.abspath(os.path.expanduser(run.options.folder or places.DEFAULT_FOLDER))
-    path, counts = write_page(folder)
-    return answer.plain("completed", gallery=path, counts=counts), OK
+    path, counts = write_page(os.path.abspath(os.path.expanduser(run.options.folder or "image2-output")))
+    return build("completed", gallery=path, counts=counts), OK
 
 
-def batch(run):
+def batch(run: Run) -> End:
     """Many orders."""
-    from ..batch.many import run_batch
+    from ..batch.file import read
+    from ..machine.inputs import InputProblem, is_read_once, read_text
+    from ..order.output import resolve
+    from ..order.record import DISAPPOINTED, SENDING, UNKNOWN
 
-    return run_batch(run)
+    options = run.options
+    if options.directory:
+        run.ensure_packages()  # it may start another process, which must find the folder of this one
+    try:
+        os.chdir(options.directory or ".")
+    except OSError as error:
+        run.mistakes.append(f"--directory {shown(options.directory)}: {error.strerror or error}")
+    if is_read_once(options.file) and not options.dry_run:
+        run.ensure_packages()  # it may start another process, which must find stdin unread
+    limit = _whole(run, options.max_images, "--max-images", 100_000)
+    concurrency = _whole(run, options.concurrency, "--concurrency", MAX_CONCURRENCY)
+    text = ""
+    try:
+        text = read_text(options.file, run.clock, MAX_BATCH_BYTES)
+    except InputProblem as problem:
+        run.mistakes.append(f"FILE {problem}")
+    place = resolve(options.out, options.overwrite)
+    if place.stem:
+        run.mistakes.append("--out must be a folder: names of files stand in the lines (name, out)")
+    defaults = _fields(run)
+    found = read(text, defaults, options.out, options.overwrite, run.service)
+    run.mistakes += found.mistakes if text else []
+    output = _checked_output(run, place)
+    from .batch import dry_run, run_lines
+
+    run.refuse_key_in(text, [(line.request.described(), line.output.named) for line in found.lines])
+    if options.dry_run:
+        return dry_run(run, found, limit)
+    again = (*DISAPPOINTED, SENDING, UNKNOWN) if options.new else DISAPPOINTED if options.retry_failed else ()
+    plan = run.plan(concurrency=concurrency, again=again)
+    return run_lines(run, found, output, text, defaults, limit, plan)
 
 
-def sandbox(run):
+def sandbox(run: Run) -> End:
     """Serve the stand-in; it goes on when the answer is given."""
     from ..sandbox.server import KEY, Sandbox
 
-    port, seconds = run.options.port, arguments.seconds(run.options.seconds, "--seconds", run.mistakes, 3600)
+    port = run.options.port
+    seconds = run.seconds("seconds")
     if not port.isdecimal() or len(port) > 5 or int(port) > 65535:
-        run.mistakes.append("--port %s must be a number from 0 to 65535" % request.shown(port))
+        run.mistakes.append(f"--port {shown(port)} must be a number from 0 to 65535")
     run.refuse_mistakes()
     try:
-        sandbox = Sandbox(seconds, int(port), run.log).start()
+        server = Sandbox(seconds, int(port), run.log).start()
     except OSError as error:
-        raise Image2Error("usage", "Port %s of 127.0.0.1 cannot be used (%s). Choose another --port."
-                          % (port, error.strerror or error)) from None
-    exports = {settings_room.BASE_NAME: sandbox.base_url, settings_room.KEY_NAME: KEY}
-    run.write("image2: the sandbox serves at %s until Ctrl-C; to use it:\n%s" % (sandbox.base_url, "".join(
-        "export %s=%s\n" % pair for pair in exports.items())))
-    run.serving = sandbox
-    return answer.plain("serving", base_url=sandbox.base_url, export=exports, sandbox=True), OK
+        raise cannot_listen(error, port) from None
+    exports = {settings.BASE_NAME: server.base_url, settings.KEY_NAME: KEY}
+    lines = "".join(f"export {name}={value}\n" for name, value in exports.items())
+    run.write(f"image2: the sandbox serves at {server.base_url} until Ctrl-C; to use it:\n{lines}")
+    run.serving = server
+    return build("serving", base_url=server.base_url, export=exports, sandbox=True), OK
 
 
-def _finish(run, order):
-    order.follow(run.deadline)
-    if run.options.no_download:
-        order.leave()
-    else:
-        order.collect(run.deadline)
-    return run.answer()
+def _fields(run: Run) -> dict[str, Any]:
+    """What the command gives of the fields of an order, but its prompt; paths are right in any folder."""
+    from ..order.fields import FIELDS
+
+    given = {field.name: getattr(run.options, field.name) for field in FIELDS if field.name != "prompt"}
+    if given["image"]:
+        given["image"] = [one if "://" in one or one.startswith("data:") else os.path.abspath(os.path.expanduser(one))
+                          for one in given["image"]]
+    return given
 
 
-def _checked_order(run):
-    options, mistakes = run.options, run.mistakes
-    fields = {name: getattr(options, name) for name in ("size", "n", "model", "set")}
-    fields["prompt"] = _prompt(run)
-    fields["image"] = references(options.image, mistakes) if options.image else []
-    asked, found = request.build(fields)
-    mistakes += found
-    for one, other in (("sync", "no_wait"), ("no_download", "overwrite"), ("no_wait", "no_download")):
-        if getattr(options, one) and getattr(options, other):
-            mistakes.append("--%s and --%s contradict each other" % (one.replace("_", "-"), other.replace("_", "-")))
-    if asked:
-        run.refuse_key_in(asked.prompt)  # it may have come from a file
-    return asked, run.checked_place(asked.n if asked else 1)
-
-
-def _prompt(run):
+def _prompt(run: Run) -> tuple[str, Optional[str]]:
+    """The prompt that the command gives, and what is wrong with it."""
     options = run.options
-    given = [text for text in (options.prompt_word, options.prompt, options.prompt_file) if text is not None]
-    if len(given) > 1:
-        run.mistakes.append("the prompt is given %d times: use one of PROMPT, --prompt, --prompt-file" % len(given))
-        return "given"
-    if options.prompt_file is None:
-        return given[0] if given else ""
-    text, wrong = read_text(options.prompt_file, run.clock)
-    if wrong:
-        run.mistakes.append("--prompt-file " + wrong)
-        return "given"
-    return text.strip()
+    given = next((text for text in (options.prompt_word, options.prompt, options.prompt_file) if text is not None), None)
+    if given and given != "-" and options.prompt_file is None and given.isascii():
+        return given, None
+    from ..machine.inputs import InputProblem, argument_text, is_read_once, read_text, something_is_piped
+
+    if given is None:
+        return "", "there is no prompt; to read it from stdin, add --prompt-file -" if something_is_piped() else None
+    if given != "-" and options.prompt_file is None:
+        return argument_text(given), None
+    if is_read_once(given) and not options.dry_run:
+        run.ensure_packages()  # it may start another process, which must find stdin unread
+    try:
+        return read_text(given, run.clock, MAX_PROMPT_BYTES).strip(), None
+    except InputProblem as problem:
+        return "", f"--prompt-file {problem}"
 
 
-def _dry_run(run, asked, place):
-    base = settings_room.base_url()
-    body = asked.payload(not run.options.sync)
-    if asked.images:
-        body["image"] = asked.described()["image"]
-    stem = place.stem or places.slug(asked.prompt)
-    first = places.first_number(place, stem, asked.n)
-    files = [places.path_of(place, stem, first + step, place.suffix or ".png") for step in range(asked.n)]
-    return answer.plain("dry_run", request={"method": "POST", "url": base + "/api/v1/images/generations",
-                                            "body": body}, files=files, **run.stand_in()), OK
+def _checked_output(run: Run, output: Output) -> Output:
+    """The output place; raises what is wrong with all of the command."""
+    from ..order.output import mistake
+
+    run.seconds("poll_interval")
+    run.seconds("timeout")
+    others = len(run.mistakes)
+    wrong = mistake(output)
+    run.mistakes += [wrong] if wrong else []
+    run.refuse_mistakes("usage" if others or not wrong else "output_not_writable")
+    return output
+
+
+def _same_generate(run: Run, request: ImageRequest) -> str:
+    """The command again, for an answer that can only be had by repeating it; it never pays twice."""
+    from ..order.fields import words
+
+    options = run.options
+    given = {**_fields(run), "prompt": request.prompt}
+    flags = [flag for name, flag in (("sync", "--sync"), ("no_download", "--no-download"), ("overwrite", "--overwrite"))
+             if getattr(options, name)]
+    return run.command("generate", *words(given), *flags)
+
+
+def _whole(run: Run, text: str, flag: str, most: int) -> int:
+    if text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= most:
+        return int(text)
+    run.mistakes.append(f"{flag} {shown(text)} must be a whole number from 1 to {most}")
+    return 1
+
+
+def _dry_run(run: Run, request: ImageRequest, output: Output) -> End:
+    from ..order.output import paths_to_be, slug
+
+    body = request.payload(not run.options.sync)
+    if request.images:
+        body["image"] = request.described()["image"]
+    files = paths_to_be(output, output.stem or slug(request.prompt), request.n)
+    url = f"{settings.base_url()}/api/v1/images/generations"
+    return build("dry_run", request={"method": "POST", "url": url, "body": body}, files=files,
+                 sandbox=run.options.sandbox or None), OK

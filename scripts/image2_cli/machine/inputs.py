@@ -1,61 +1,66 @@
-"""What a command reads besides its own line: a prompt or batch file, stdin, reference pictures.
-
-Reads the files it is told to and writes nothing. Nobody is asked: a terminal on stdin is a mistake.
-"""
+"""What a command reads besides its own line: a prompt or batch file, stdin, words that the locale could not decode."""
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
+from typing import Optional, Union
 
-from ..order import fields as request
+from ..clock import Clock
+from ..text import shown
 
-MAX_PROMPT_BYTES = 1_000_000
-MAX_REFERENCES = 48 * 1024 * 1024  # characters of all data: URIs of one order; our own bound
-
-
-def references(given, mistakes) -> list:
-    """`--image` values -> URLs and data: URIs; what is wrong goes into `mistakes`."""
-    from ..order.reference import ReferenceProblem, image_of
-
-    images = []
-    for text in given or ():
-        try:
-            images.append(image_of(text))
-        except ReferenceProblem as problem:
-            mistakes.append("--image %s" % problem)
-    if sum(map(len, images)) > MAX_REFERENCES:
-        mistakes.append("the reference files are too large together: %d MB are allowed" % (MAX_REFERENCES * 3 // 4 >> 20))
-    return images
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # the marks that PowerShell's `>` and Notepad write
 
 
-def is_read_once(path) -> bool:
+class InputProblem(ValueError):
+    """A text cannot be read; `str(e)` names it and what is wrong with it."""
+
+
+def is_read_once(path: Optional[str]) -> bool:
     """Is it stdin or a pipe, as the shell makes of `<(...)`? Whoever comes later finds it empty."""
-    return path == "-" or bool(path) and os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+    if not path or path == "-":
+        return path == "-"
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
-def read_text(path: str, clock, most: int = MAX_PROMPT_BYTES) -> tuple:
-    """(text of a file or of stdin for `-`, what is wrong or None)."""
+def something_is_piped() -> bool:
+    """May there be a text on stdin? Where nobody is asked, it is a pipe or a file."""
     try:
-        if path == "-" and (sys.stdin is None or sys.stdin.isatty()):
-            return "", "-: stdin is a terminal; pipe the text in"
-        # a pipe that nobody closes would be deaf to signals
-        raw = clock.call(lambda: _read_bytes(path, most + 1), float("inf"))
+        found = os.fstat(sys.stdin.fileno())
+    except (AttributeError, OSError, ValueError):  # there is no stdin
+        return False
+    return stat.S_ISFIFO(found.st_mode) or stat.S_ISREG(found.st_mode) and found.st_size > 0
+
+
+def argument_text(argument: str) -> str:
+    """A word of the command line: what the locale could not decode (LC_ALL=POSIX) is read as UTF-8."""
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        return argument  # no text in any reading; the checks of the order refuse it
+
+
+def read_text(path: str, clock: Clock, most: int) -> str:
+    """The text of a file, or of stdin for `-`. Raises `InputProblem`, and `Interrupted` where a signal comes."""
+    if path == "-" and (sys.stdin is None or sys.stdin.isatty()):
+        raise InputProblem("-: stdin is a terminal; pipe the text in")
+    try:
+        # a file of its own, in a thread: a pipe that nobody closes would be deaf to signals, and keep sys.stdin locked
+        source: Union[str, int] = sys.stdin.fileno() if path == "-" else os.path.expanduser(path)
+        raw = clock.call(lambda: _read_bytes(source, most + 1), float("inf"))
         if len(raw) > most:
-            return "", "%s: more than %d bytes" % (request.shown(path), most)
-        return raw.decode("utf-8-sig"), None
-    except OSError as error:
-        return "", "%s: %s" % (request.shown(path), error.strerror or error)
+            raise ValueError(f"more than {most} bytes")
+        if b"\0" in raw and raw[:2] not in UTF_16:
+            raise ValueError("it holds NUL bytes: no text, or UTF-16 without its mark; save it as UTF-8")
+        return raw.decode("utf-16" if raw[:2] in UTF_16 else "utf-8-sig")
     except UnicodeDecodeError:
-        return "", "%s: not UTF-8 text" % request.shown(path)
+        problem = "not UTF-8 text; save it as UTF-8"
+    except (OSError, ValueError) as error:  # ValueError: also a name that holds a NUL, a stdin that is closed
+        problem = getattr(error, "strerror", None) or str(error)
+    raise InputProblem(f"{shown(path, 200)}: {problem}")
 
 
-def _read_bytes(path: str, most: int) -> bytes:
-    if path != "-":
-        with open(os.path.expanduser(path), "rb") as file:
-            return file.read(most)
-    raw = b""
-    # not through sys.stdin: Python aborts at its end where a thread still holds that object's lock
-    while len(raw) < most and (piece := os.read(sys.stdin.fileno(), most - len(raw))):
-        raw += piece
-    return raw
+def _read_bytes(source: Union[str, int], most: int) -> bytes:
+    with open(source, "rb", closefd=isinstance(source, str)) as file:
+        return file.read(most)

@@ -1,260 +1,320 @@
-"""Many orders at once: one scheduler, a few threads, one look at each task when it is due.
+"""Runs one or many orders to their end: sends, looks, saves, stops. `generate` is an engine with one order.
 
-The rules of one order stay those of `order`: one accepted POST each, unknown stays unknown. This room decides
-only which step of which order is taken next; how fast orders may go out is for `pace` to say. No asyncio: threads
-that wait for sockets are as fast here.
+One loop in the main thread decides; each step (one POST, one look, the saving of one order's pictures) runs in a thread
+with an end. Decides nothing about money itself: what may be sent is for `order.next_step`, what may be sent again for the
+error, how fast for `schedule.Pace`. No asyncio: threads that wait for sockets are as fast here.
 """
 
 from __future__ import annotations
 
+import functools
 import heapq
-import threading
+import queue
+from dataclasses import dataclass, field
+from typing import Callable, Collection, Optional
 
-from ..batch.summary import DONE, FAILED, UNFINISHED, UNKNOWN, counts_of
-from ..clock import Interrupted
-from ..errors import NOT_SAVED, PENDING, UNAVAILABLE, Image2Error
-from .pace import Pace
-from .polling import LOOK_S, MIN_LOOK_S
+from ..clock import SLICE_S, Ended, Interrupted
+from ..errors import Image2Error
+from .order import FOLLOW, SEND, Order, Tools
+from .record import UNKNOWN, end_of
+from .schedule import Pace, Watch
+from .store import Index
 
+TICK_S = 1.0  # how often a person sees that time passes
+LOOK_S, LEAST_LOOK_S = 30.0, 2.0  # an answer may take so long; near the deadline no less than this
+SAVING_S = 3.0  # what saving may take past the deadline: a finished task should not end unsaved
+ELSEWHERE_S = 0.25  # how often an order that another process is sending is asked for
+SPARED, MOST_SPARED_S = 0.1, 10.0  # of the time of many orders, none is begun in the last part
+STOPPING_S = 0.9  # what a step gets after a signal: an order in flight may still tell its task id
 FATAL = ("key_rejected", "insufficient_credits", "tls")  # what ends every further order too
-SOON = 0.1  # a task that is expected any moment is looked at again after this part of the expected time
-QUICKEST_LOOK_S = 0.1
 
 
-class Batch:
-    """Runs entries until all are settled or the time is up.
+@dataclass(frozen=True)
+class Plan:
+    """What a command wants of its orders. `deadline` in the clock's seconds."""
 
-    `told(counts)` is called from the main thread a few times a second, `save(order)` where a task is over. `fatal` is
-    the error that stopped all further orders, `pace.refusal` what the service last said to one it did not take yet.
-    """
+    deadline: float
+    concurrency: int = 8
+    asynchronous: bool = True
+    waits: bool = True  # else submit only
+    downloads: bool = True  # else links only
+    again: Collection[str] = ()  # the states in which an order is ordered again: see `order.next_step`
 
-    def __init__(self, entries, clock, deadline: float, concurrency: int, tools_for_thread, told, save):
-        self.entries, self.clock, self.deadline = entries, clock, deadline
-        self.concurrency, self._tools_for_thread, self._told = concurrency, tools_for_thread, told
-        self._collect = save
-        self.fatal = None
-        self.pace = Pace(deadline)
-        self._changed = threading.Condition()  # its lock may be taken again by the thread that holds it
-        self._stopped = False
-        self._at_work = 0
-        self._expected = None  # seconds a task takes, by the quickest seen so far
-        self._scout = None  # the task that is looked at early to learn that
-        self._to_send = [entry for entry in reversed(entries) if entry.to_order and entry.error is None]
-        self._to_save = []
-        self._looks = []  # heap of (due, number, entry)
-        for entry in entries:
-            if entry.state == UNFINISHED and entry.order.resumed:
-                self._follow(entry)
 
-    def close(self):
-        """Say of every line that is not completed why."""
-        for entry in self.entries:
-            entry.close()
+@dataclass(order=True)
+class Step:
+    """What is next for one order, and when."""
 
-    def run(self):
-        """Work until nothing is left or the deadline. Raises `Interrupted` once every thread has put down its work."""
-        workers = []
-        try:
-            for _ in range(self.concurrency):
-                worker = threading.Thread(target=self._work, daemon=True)
-                worker.start()  # where the system gives no more, those that run are stopped below
-                workers.append(worker)
-            while any(worker.is_alive() for worker in workers) and self.clock.now() < self.deadline + 4:
-                self.clock.sleep(0.05)
-                self._told(counts_of(self.entries))
-            self.clock.check()  # before the first order all workers end at once, which looked like the end of the time
-        finally:
-            with self._changed:
-                self._stopped = True
-                self._changed.notify_all()
-            end = self.clock.now() + 0.8  # an order in flight may still tell its task id
-            for worker in workers:
-                worker.join(max(0.0, end - self.clock.now()))
+    due: float
+    number: int
+    name: str = field(compare=False)
+    order: Order = field(compare=False)
+    watch: Optional[Watch] = field(compare=False, default=None)
+
+
+class Engine:
+    """See above. `fatal` is the error that stopped all further orders, `pace.refusal` what was last said to one."""
+
+    def __init__(self, orders: list[Order], tools: Callable[[], Tools], plan: Plan) -> None:
+        self.orders, self.plan = orders, plan
+        self.fatal: Optional[Image2Error] = None
+        self.pace = Pace(plan.deadline, len(orders) == 1)
+        self._make_tools = tools
+        self._steps: list[Step] = []
+        self._running: dict[int, tuple[Step, float]] = {}
+        self._inbox: queue.Queue[Ended] = queue.Queue()
+        self._count = self._late_looks = 0
+        self._last_send = plan.deadline
+
+    @functools.cached_property
+    def tools(self) -> Tools:
+        """What the orders work with, made when there is something to do: what is done needs no key. Raises `Image2Error`."""
+        return self._make_tools()
+
+    def take(self) -> None:
+        """Decide what is to be done for each order. Sends nothing."""
+        # The locks come first: what another run orders before it ends must be among the names that are read then.
+        # An order whose lock is won later is looked up anew: it may have been sent meanwhile.
+        locked = {order for order in self.orders if order.lock()}
+        indexes = {store: store.index() for store in {order.store for order in locked}} if len(self.orders) > 1 else {}
+        for order in self.orders:
+            self._take(order, 0.0, indexes.get(order.store) if order in locked else None)
+
+    @property
+    def to_send(self) -> list[Order]:
+        """The orders that will be paid for."""
+        return [step.order for step in self._steps if step.name in (SEND, "take")]
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._steps and not self._running
+
+    def run(self) -> None:
+        """Work until nothing is left or the deadline. Raises `Interrupted` once every step has been put down."""
+        if self._is_idle:
+            return
+        tools = self.tools
+        clock, ended = tools.clock, None
+        # an order that is sent at the very end may be accepted without a word of it: its task would be lost
+        self._last_send = self.plan.deadline - min(MOST_SPARED_S, SPARED * (self.plan.deadline - clock.now()))
+        while clock.stopped_by is None:
+            now = clock.now()
+            if ended:
+                self._end(ended, now)
+                ended = None
+            self._start_steps(now)
+            if self._is_idle or (not self._running and now >= self.plan.deadline):
+                break
+            ended = clock.receive(self._inbox, self._seconds_to_next(now))
+            tools.progress.tick(lambda: counts_of(self.orders))
+        self._put_down(ended)
 
     # --- choosing the next step
 
-    def _work(self):
-        tools = self._tools_for_thread()
-        while True:
-            step = self._next()
-            if step is None:
-                return
-            do, entry = step
-            order = entry.order
-            order.tools = tools._replace(store=order.tools.store)
-            try:
-                do(entry)
-            except Interrupted:
-                entry.state = UNKNOWN if order.charged == "maybe" else entry.state
-                return
-            except Image2Error as error:
-                self._settle(entry, error)
-            except Exception as bug:
-                if tools.log:
-                    import traceback
-
-                    tools.log(traceback.format_exc())
-                self._settle(entry, Image2Error("internal", "a bug (%s)" % type(bug).__name__, charged=order.charged))
-            finally:
-                with self._changed:
-                    self._at_work -= 1
-                    self._changed.notify_all()
-
-    def _next(self):
-        with self._changed:
-            while not self._stopped:
-                now = self.clock.now()
-                if now >= self.deadline or self.clock.stopped_by is not None:
-                    return None
-                step, due = self._choose(now)
-                if step:
-                    self._at_work += 1
-                    return step
-                if due is None and not self._at_work:
-                    return None
-                self._changed.wait(max(0.001, min(0.2, (due or self.deadline) - now)))
-        return None
-
-    def _choose(self, now):
-        """(step to take now or None, when the next one is due or None). Orders first: they run while we work."""
-        due = []
-        # Pictures that came with the answer wait in memory: of those no more than can be saved at once.
-        if self._to_send and self.fatal is None and len(self._to_save) < self.concurrency:
-            begins = self.pace.next_at(now)
-            if begins is not None and begins <= now:
-                self.pace.sending += 1
-                return (self._send, self._to_send.pop()), None
-            due += [begins] if begins is not None else []
-        if self._to_save:
-            return (self._save, self._to_save.pop(0)), None
-        if self._looks:
-            if self._looks[0][0] <= now:
-                return (self._look, heapq.heappop(self._looks)[2]), None
-            due.append(self._looks[0][0])
-        return None, min(due, default=None)
-
-    # --- the steps
-
-    def _send(self, entry):
-        order, line = entry.order, entry.line
-        accepted, began = False, self.clock.now()
-        try:
-            order.begin(line.request, line.stem, line.mark)
-            # A clock that was set back made a new order look older than the failed one: each run paid again.
-            order.record["created_s"] = max(order.record["created_s"] or 0.0, entry.replaced_s + 0.001)
-            order.send(line.request, self.deadline - self.clock.now())
-            accepted = True
-        except Image2Error as error:
-            if error.charged != "no" or error.exit_status != UNAVAILABLE or not error.retryable:
-                self.fatal = error if error.code in FATAL else self.fatal
-                if error.code in FATAL:
-                    entry.error = error
-                    return
-                raise
-            with self._changed:
-                entry.error = error
-                self._to_send.append(entry)
-                self.pace.refused(error, began, self.clock.now())
-            return
-        finally:
-            with self._changed:
-                self.pace.sending -= 1
-                if accepted:
-                    self.pace.accepted()
-        self._follow(entry)
-
-    def _follow(self, entry):
-        entry.error = None
-        entry.watch = entry.order.watch(floor=self._floor())
-        with self._changed:
-            if entry.watch is None:
-                self.pace.running -= not entry.order.resumed
-                self._to_save.append(entry)
+    def _start_steps(self, now: float) -> None:
+        waiting: list[Step] = []
+        while self._steps and self._steps[0].due <= now and len(self._running) < self.plan.concurrency:
+            step = heapq.heappop(self._steps)
+            if self._is_dropped(step, now):
+                continue
+            begins = self.pace.next_at(now) if step.name == SEND else now
+            if begins is None or begins > now:
+                step.due = begins or now + SLICE_S
+                waiting.append(step)
             else:
-                self.pace.running += entry.order.resumed
-                if not entry.order.resumed and not entry.watch.interval:
-                    entry.watch.due = entry.watch.accepted_at + self._first_look(entry)
-                self._push(entry)
-            self._changed.notify_all()
+                self._start(step, now)
+        for step in waiting:
+            heapq.heappush(self._steps, step)
 
-    def _first_look(self, entry) -> float:
-        # Until a task has ended, the oldest one is looked at early, to learn how long tasks take here; the others
-        # are then asked when theirs should be over instead of all at 5 s.
-        if self._expected is not None:
-            return min(5.0, self._expected)
-        self._scout = self._scout or entry
-        return 0.5 if self._scout is entry else 5.0
+    def _is_dropped(self, step: Step, now: float) -> bool:
+        """Is it too late for this step? A first order of one is always sent; of many looks only a few are late."""
+        is_late = now >= self.plan.deadline
+        if step.name == SEND:
+            is_first = len(self.orders) == 1 and step.order.error is None
+            return self.pace.gives_up or self.fatal is not None or (now >= self._last_send and not is_first)
+        self._late_looks += step.name == "look" and is_late
+        return step.name == "look" and self._late_looks > self.plan.concurrency
 
-    def _floor(self) -> float:
-        return 1.0 if self._expected is None else min(1.0, max(QUICKEST_LOOK_S, SOON * self._expected))
+    def _seconds_to_next(self, now: float) -> float:
+        if not self._steps or len(self._running) >= self.plan.concurrency:
+            return TICK_S
+        return max(0.0, min(TICK_S, self._steps[0].due - now))
 
-    def _push(self, entry):
-        heapq.heappush(self._looks, (entry.watch.due, entry.line.number, entry))
+    def _start(self, step: Step, now: float) -> None:
+        if step.name == "take":
+            self._take(step.order, now)
+        elif step.name == FOLLOW:
+            self._follow(step.order)
+        else:
+            self.pace.sending += step.name == SEND
+            work = {SEND: self._send, "look": self._look, "save": self._save}[step.name]
+            self._running[step.number] = (step, now)
+            self.tools.clock.start(lambda: work(step), step.number, self._inbox)
 
-    def _look(self, entry):
-        watch = entry.watch
-        if entry is self._scout and self._expected is None:
-            watch.floor = min(1.0, max(QUICKEST_LOOK_S, 0.15 * (self.clock.now() - watch.accepted_at)))
-        asked_at = self.clock.now()
+    def _add(self, name: str, order: Order, due: float, watch: Optional[Watch] = None) -> None:
+        self._count += 1
+        if name != "save" and due > self.plan.deadline:  # the last look is at the deadline itself
+            due = self.plan.deadline
+        heapq.heappush(self._steps, Step(due, self._count, name, order, watch))
+
+    # --- the steps, each in its thread
+
+    def _send(self, step: Step) -> None:
+        seconds = self.plan.deadline - self.tools.clock.now()
+        if step.order.request:
+            step.order.send(self.tools, seconds, step.order.request, self.plan.asynchronous)
+
+    def _look(self, step: Step) -> bool:
+        tools, watch = self.tools, step.watch
+        if watch is None:
+            return True
+        left = self.plan.deadline - tools.clock.now()
         try:
-            task = entry.order.tools.api.look(watch.task_id, min(LOOK_S, max(MIN_LOOK_S, self.deadline - asked_at)))
+            task = tools.api.look(step.order.record.task_id or "", min(LOOK_S, max(LEAST_LOOK_S, left)))
         except Image2Error as error:
-            try:
-                watch.missed(error, self.clock.now())
-            except Image2Error:
-                with self._changed:
-                    self.pace.over()
-                if error.code == "task_not_found" and entry.order.record:
-                    entry.order.note(error=error.as_json())  # for a later --retry-failed
-                raise
-            over = False
+            final = watch.missed(error, tools.clock.now())
+            if final:
+                raise final from None
+            return False
+        return watch.saw(task, tools.clock.now())
+
+    def _save(self, step: Step) -> None:
+        tools, order = self.tools, step.order
+        order.error = order.conclude()
+        if order.error is None and self.plan.downloads:
+            order.save(tools, max(self.plan.deadline, tools.clock.now() + SAVING_S))
+        elif order.error is None:
+            order.leave()
+        order.forget_data()
+
+    # --- what comes of them
+
+    def _end(self, ended: Ended, now: float) -> None:
+        step, began = self._running.pop(ended.number)
+        self.pace.sending -= step.name == SEND
+        error = ended.error
+        if isinstance(error, Interrupted):
+            return
+        if error is not None and not isinstance(error, Image2Error):
+            error = self._bug(error)
+        if step.name == SEND:
+            self._sent(step.order, began, now, error)
+        elif step.name == "look":
+            self._looked(step, now, ended.result, error)
         else:
-            over = watch.saw(task, self.clock.now())
-            if entry.order.record and entry.order.record.get("error"):
-                entry.order.note(error=None)  # it was forgotten for a while: to order it again would pay twice
-        with self._changed:
-            if not over:
-                self._push(entry)
-                return
-            self.pace.over()
-            if not entry.order.resumed:
-                self._learn(asked_at - watch.accepted_at)
-        entry.order.settle(watch)
-        with self._changed:
-            self._to_save.append(entry)
+            self._settle(step.order, error or step.order.error)
 
-    def _learn(self, seconds: float):
-        if self._expected is None or seconds < self._expected:
-            self._expected = seconds
-            soonest = self.clock.now()
-            for _due, _number, entry in self._looks:
-                watch = entry.watch
-                watch.floor = self._floor()
-                if not watch.interval:
-                    watch.due = max(soonest, min(watch.due, watch.accepted_at + min(5.0, seconds)))
-            self._looks = [(entry.watch.due, number, entry) for _due, number, entry in self._looks]
-            heapq.heapify(self._looks)
-
-    def _save(self, entry):
-        if entry.watch is None:
-            entry.order.settle(None)
-        try:
-            self._collect(entry.order)
-        finally:  # pictures that came inside the answer filled the memory until the end
-            task, entry.watch = entry.order.task, None
-            entry.order.task = task._replace(images=tuple(image._replace(data=None) for image in task.images))
-        self._settle(entry, None)
-
-    def _settle(self, entry, error):
-        entry.error = error
-        code = error.code if error else None
+    def _sent(self, order: Order, began: float, now: float, error: Optional[Image2Error]) -> None:
         if error is None:
-            entry.state = DONE
-        elif code == "outcome_unknown":
-            entry.state = UNKNOWN
-        elif code in FATAL:
-            self.fatal = error
-        elif error.exit_status in (PENDING, NOT_SAVED) or (error.exit_status == UNAVAILABLE and error.retryable):
-            entry.state = UNFINISHED
+            self.pace.accepted()
+            self._follow(order)
+        elif error.may_resend:
+            order.error = error
+            self.pace.refused(error, began, now)
+            if not self.pace.gives_up:
+                if len(self.orders) == 1:
+                    pause = max(0.0, (self.pace.next_at(now) or now) - now)
+                    self.tools.progress.line(f"{error.code}: next try in {pause:.0f} s")
+                self._add(SEND, order, now)
         else:
-            entry.state = FAILED
+            self._settle(order, error)
+
+    def _follow(self, order: Order) -> None:
+        if not self.plan.waits and order.request is not None and order.record.task_id:
+            self.pace.running -= not order.resumed
+            order.error, order.is_over = None, True
+            return
+        watch = order.watch(self.tools)
+        if order.resumed and watch:
+            self.pace.running += 1
+        order.error = None
+        # pictures that came with the answer wait in memory, so they are saved before more is ordered
+        self._add("look" if watch else "save", order, watch.due if watch else -1.0, watch)
+        if watch is None and not order.resumed:
+            self.pace.over()
+
+    def _looked(self, step: Step, now: float, is_over: bool, error: Optional[Image2Error]) -> None:
+        order, watch = step.order, step.watch
+        if watch:
+            order.task = watch.task or order.task
+            self.tools.progress.looked(watch)
+        if error is not None and order.remember():  # its task is forgotten, but the links it gave may still be good
+            error, is_over = None, True
+        if error is not None:
+            self.pace.over()
+            if error.code == "task_failed":
+                order.fail(error.server_message)
+            elif error.code == "task_not_found" and not order.record.accepted_s:
+                order.record.state = UNKNOWN  # named only, and not there: it may be another account's
+            self._settle(order, error)
+        elif is_over or watch is None:
+            self.pace.over()
+            self._add("save", order, -1.0, watch)
+        elif now < self.plan.deadline:
+            self._add("look", order, watch.due, watch)
+        else:
+            self._settle(order, still_running(watch))
+
+    def _settle(self, order: Order, error: Optional[Image2Error]) -> None:
+        order.error, order.is_over = error, True
+        if error is not None and error.code in FATAL:
+            self.fatal = error
+
+    def _take(self, order: Order, now: float, index: Optional[Index] = None) -> None:
+        step = order.take(self.plan.again, index)
+        if step in (SEND, FOLLOW):
+            self._add(step, order, now)
+        elif step is None:
+            order.error = Image2Error("still_running", "Another run is sending this order. Run `next` to go on with it; it "
+                                      "is not ordered twice.", charged="maybe")
+            if now < self.plan.deadline:
+                self._add("take", order, now + ELSEWHERE_S)
+
+    def _bug(self, error: BaseException) -> Image2Error:
+        if self.tools.log:
+            import traceback
+
+            self.tools.log("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+        return Image2Error("internal", f"A bug in this tool ({type(error).__name__}). Please report it.")
+
+    def _put_down(self, ended: Optional[Ended]) -> None:
+        """The time is up, or a signal came: wait for what runs, and say why each order is not at its end."""
+        clock = self.tools.clock
+        end = clock.now() + STOPPING_S
+        while ended or (self._running and clock.now() < end):
+            if ended:
+                self._end(ended, clock.now())
+            ended = clock.receive(self._inbox, SLICE_S)
+        clock.check()
+        self.close()
+
+    def close(self) -> None:
+        """Say of each order that is not at its end why."""
+        for order in self.orders:
+            if not order.is_over and order.error is None:
+                waits = Image2Error("still_running", "It is not ordered yet.", charged="no")
+                order.error = waits if order.charged == "no" else end_of(order.record) or still_running(None)
+
+
+def still_running(watch: Optional[Watch]) -> Image2Error:
+    """A task that goes on when the time is up."""
+    news = f"No news of the task ({watch.trouble.code})." if watch and watch.trouble else "The task is still running."
+    return Image2Error("still_running", f"{news} Run `next` to go on waiting; do not order again.")
+
+
+def counts_of(orders: list[Order]) -> dict[str, int]:
+    """How many orders stand where, and how many pictures are there."""
+    states = [state_of(order) for order in orders]
+    images = sum(bool(image.file) for order in orders for image in order.record.images)
+    return {"total": len(orders), **{state: states.count(state) for state in ("completed", "failed", "pending", "unknown")},
+            "images": images}
+
+
+def state_of(order: Order) -> str:
+    """What the counts say of an order: completed, failed, unknown or pending."""
+    if order.error is None:
+        return "completed" if order.is_over else "pending"
+    if order.error.code == "outcome_unknown":
+        return "unknown"
+    # a line is not wrong because the key or the credit was
+    return "pending" if order.error.retryable or order.error.code in FATAL else "failed"

@@ -1,7 +1,8 @@
-"""Flags or a batch line -> `ImageRequest` -> the body of the POST.
+"""The one table of what an order may say, and the request that it comes to.
 
 Pure: reads no file, no environment, no clock. Local reference files arrive here already as data: URIs.
-Every mistake is collected, so that one answer names them all and nothing is spent to find the next.
+From `FIELDS` derive the flags of `generate` and `batch`, the fields of a batch line and its defaults, the body of the
+POST, the fingerprint, and the flags of a `next`: a new flag is a new row here, and nothing else anywhere.
 """
 
 from __future__ import annotations
@@ -9,146 +10,228 @@ from __future__ import annotations
 import json
 import math
 import re
-import reprlib
-from collections import namedtuple
+from typing import Any, Callable, Mapping, NamedTuple, Optional
+
+from ..text import shown
 
 MODEL = "gpt-image-2"
-MAX_PROMPT = 32000  # characters; our own bound, the service's is not documented
-LONGEST_TOLD = 1000  # characters of a further field in a record; a longer one, such as a mask, is named by its digest
-MAX_DESCRIBED = 500_000  # characters of an order in its record: one too large to be read again would be paid again
-OWN_FIELDS = {"prompt": "the prompt", "size": "--size", "n": "--n", "model": "--model", "image": "--image",
-              "async": "--sync"}
-FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+MAX_PROMPT = 32_000  # characters; our own bound, the service's is not documented
 MAX_DEPTH = 32  # of a value of --set: deeper ones end in a RecursionError wherever they are written
-URL = re.compile(r"https?://[^\s\x00-\x1f\x7f\ud800-\udfff/?#@\\]+(?:[/?#][^\s\x00-\x1f\x7f\ud800-\udfff\\]*)?", re.I)
+LONGEST_KEPT = 1_000  # characters of a further field in a record; a longer one, such as a mask, is named by its digest
+MAX_DESCRIBED = 500_000  # characters of an order in its record: one too large to be read again would be paid again
+BODY_FIELD = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
+MAX_URL = 4_096
+URL = r"(?i)https?://[^\s\x00-\x1f\x7f\ud800-\udfff/?#@\\]+(?:[/?#][^\s\x00-\x1f\x7f\ud800-\udfff\\]*)?"
+# fields that other services have: the page says nothing of them, so they go by --set
+FURTHER = ("quality", "seed", "background", "output-format", "style", "negative-prompt", "output-compression",
+           "moderation", "user", "guidance-scale", "cfg-scale", "steps", "strength")
+# what people call a size -> the size to type; nothing here says that the service supports it
+SIZES = {"square": "1024x1024", "1k": "1024x1024", "2k": "2048x2048", "4k": "3840x2160", "landscape": "1536x1024",
+         "horizontal": "1536x1024", "wide": "1536x864", "portrait": "1024x1536", "vertical": "1024x1536",
+         "hd": "1280x720", "720p": "1280x720", "1080p": "1920x1080", "small": "512x512", "medium": "1024x1024",
+         "large": "1536x1536"}
 
 
-class ImageRequest(namedtuple("ImageRequest", "prompt size n model images extra")):
-    """One order as the service is asked for it. `images` are URLs or data: URIs; `extra` further body fields.
+class Wrong(ValueError):
+    """A value that no order can carry; its `args` are the mistakes, each without the field's name."""
 
-    `size` is None where the service is to choose.
-    """
 
-    __slots__ = ()
+class Field(NamedTuple):
+    """One row. `check` turns a flag's text or a line's JSON value (None: not given) into what the body carries, or
+    raises `Wrong`. `guesses` are names that people try instead."""
 
-    def payload(self, asynchronous: bool = True) -> dict:
+    name: str
+    flag: str
+    help: str
+    check: Callable[[Any], Any]
+    body: Optional[str]  # its name in the POST; None where the value is itself a dict of body fields
+    short: Optional[str] = None
+    metavar: Optional[str] = None
+    repeatable: bool = False
+    in_batch: bool = True  # also a flag of `batch`, the default of every line
+    guesses: tuple[str, ...] = ()
+
+
+class ImageRequest(NamedTuple):
+    """One order as the service is asked for it: the checked fields by their names in the body, none without a value."""
+
+    fields: Mapping[str, Any]
+
+    @property
+    def prompt(self) -> str:
+        return str(self.fields["prompt"])
+
+    @property
+    def n(self) -> int:
+        return int(self.fields["n"])
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """URLs and data: URIs."""
+        return tuple(self.fields.get("image", ()))
+
+    @property
+    def has_local_image(self) -> bool:
+        return any(image.startswith("data:") for image in self.images)
+
+    def payload(self, asynchronous: bool = True) -> dict[str, Any]:
         """The JSON body of the POST."""
-        body = {"model": self.model, "prompt": self.prompt, "n": self.n, **self.extra}
-        if self.size:
-            body["size"] = self.size
-        if self.images:
-            body["image"] = list(self.images)
-        if asynchronous:
-            body["async"] = True
-        return body
+        return {**self.fields, "async": True} if asynchronous else dict(self.fields)
 
-    def described(self) -> dict:
-        """The body for eyes and records: a reference file or a long field is named by its digest, never carried."""
-        body = self.payload()
-        body.update((name, _told(value)) for name, value in self.extra.items())
-        if self.images:
-            body["image"] = [_named(image) for image in self.images]
-        return body
+    def described(self) -> dict[str, Any]:
+        """The body for eyes and records: a reference file or a long further field is named by its digest."""
+        return {name: _described(name, value) for name, value in self.payload().items()}
 
-    def fingerprint(self, *place: str) -> str:
-        """The same for the same order to the same `place`, whatever way it is sent."""
-        import hashlib
-
-        text = json.dumps([self.described(), *place], sort_keys=True)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    def fingerprint(self, service: str, stem: str, occurrence: int = 1) -> str:
+        """32 hex digits, the same for the same order to the same `service` under the same file's `stem`, whatever way it
+        is sent. `occurrence` tells the second, third… of several that are meant to differ."""
+        parts = [self.described(), service, stem, *([occurrence] if occurrence > 1 else [])]
+        return _digest(json.dumps(parts, sort_keys=True))[:32]
 
 
-def build(fields: dict) -> tuple:
-    """Fields named like the flags (texts, or JSON values from a batch line) -> the request and its mistakes.
+def build(given: Mapping[str, Any], in_line: bool = False) -> tuple[Optional[ImageRequest], list[str]]:
+    """Values by the table's names -> the request, or None and all its mistakes.
 
-    `image` is a list of URLs and data: URIs, `set` a list of KEY=VALUE texts or an object. With any mistake
-    the request is None.
+    `image` holds URLs and data: URIs. `in_line`: the mistakes name a batch line's field instead of the flag.
     """
-    mistakes = []
-    prompt = _prompt(fields.get("prompt"), mistakes)
-    size = _size(fields.get("size"), mistakes)
-    n = _n(fields.get("n"), mistakes)
-    model = MODEL if fields.get("model") is None else fields["model"]
-    if not isinstance(model, str) or not re.fullmatch(r"[\x21-\x7e]{1,100}", model):
-        mistakes.append("--model must be a model's name such as %s" % MODEL)
-    extra = _extra(fields.get("set"), mistakes)
+    fields: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for field in FIELDS:
+        try:
+            value = field.check(given.get(field.name))
+        except Wrong as wrong:
+            label = field.name if in_line else field.flag
+            mistakes += [f"{'the prompt' if field.name == 'prompt' else label} {text}" for text in wrong.args]
+            continue
+        fields.update(value if field.body is None else {} if value is None else {field.body: value})
     if mistakes:
         return None, mistakes
-    asked = ImageRequest(prompt, size, n, model, tuple(fields.get("image") or ()), extra)
-    if len(json.dumps(asked.described())) > MAX_DESCRIBED:
+    request = ImageRequest(fields)
+    if len(json.dumps(request.described())) > MAX_DESCRIBED:
         return None, ["the order has too many fields or reference URLs to be recorded"]
-    return asked, []
+    return request, []
 
 
-def url_mistake(text: str) -> str | None:
+def merged(defaults: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line's values over the command's; None is no value, and of `set` each member stands for itself."""
+    found = {**defaults, **{name: value for name, value in line.items() if value is not None}}
+    if isinstance(line.get("set"), dict) and defaults.get("set"):
+        found["set"] = {**_further(defaults["set"]), **line["set"]}
+    return found
+
+
+def words(given: Mapping[str, Any]) -> list[str]:
+    """The same values as flags, for a command that orders the same."""
+    found: list[str] = []
+    for field in FIELDS:
+        value = given.get(field.name)
+        if isinstance(value, dict):
+            value = [f"{name}={_as_text(one)}" for name, one in value.items()]
+        for text in map(str, value if isinstance(value, (list, tuple)) else [] if value is None else [value]):
+            found += [f"{field.flag}={text}"] if text.startswith("-") else [field.flag, text]
+    return found
+
+
+def url_mistake(text: str) -> Optional[str]:
     """Why this is no reference URL the service could fetch, or None."""
-    if len(text) > 4096 or not URL.fullmatch(text):
-        return "%s must be an http(s) URL without user name or blanks, or a local file" % shown(text)
-    return None
+    if len(text) <= MAX_URL and re.fullmatch(URL, text):
+        return None
+    return f"{shown(text)} must be an http(s) URL without user name or blanks, or a local file"
 
 
-def shown(text, limit: int = 60) -> str:
-    """A user's own text in a message: quoted, escaped, short."""
-    text = text if isinstance(text, str) else reprlib.repr(text)
-    quoted = json.dumps(text[: limit + 1], ensure_ascii=False)
-    return quoted if len(text) <= limit else quoted[:limit] + '…"'
+def size_meant(value: Any) -> Optional[str]:
+    """The size to type for what is none (16:9, landscape, 1k, 1024), or None."""
+    text = str(value).strip().lower()
+    number = r"([0-9]{1,5}(?:\.[0-9]{1,3})?)"
+    found = re.fullmatch(rf"{number}(?:\s*(?:[^0-9.a-z]|x|to|by)\s*{number})?\s*(?:px)?", text)
+    if not found:
+        return SIZES.get(text)
+    width, height = float(found[1]), float(found[2] or found[1])
+    if min(width, height) >= 64:
+        return f"{width:.0f}x{height:.0f}"
+    if not found[2] or not height or not 0.1 <= width / height <= 10:
+        return None
+    scale = (1024 if width == height else 1536) / max(width, height)
+    return "x".join(str(round(side * scale / 16) * 16) for side in (width, height))
 
 
-def _prompt(prompt, mistakes):
-    if not isinstance(prompt, str) or not prompt.strip():
-        mistakes.append("the prompt is empty: say what the picture shows")
-    elif len(prompt) > MAX_PROMPT:
-        mistakes.append("the prompt has %d characters, %d are allowed" % (len(prompt), MAX_PROMPT))
-    elif any("\ud800" <= char <= "\udfff" for char in prompt):
-        mistakes.append("the prompt is not valid UTF-8 text")
-    return prompt
+def _prompt(value: Any) -> str:
+    if value is None or value == "" or (isinstance(value, str) and not value.strip()):
+        raise Wrong("is empty: say what the picture shows")
+    if not isinstance(value, str):
+        raise Wrong(f"must be text, not {shown(value)}")
+    if len(value) > MAX_PROMPT:
+        raise Wrong(f"has {len(value)} characters, {MAX_PROMPT} are allowed")
+    if re.search("[\ud800-\udfff]", value):
+        raise Wrong("is not valid UTF-8 text")
+    return value
 
 
-def _size(size, mistakes):
-    if size is None or size == "auto":
+def _images(value: Any) -> Optional[list[str]]:
+    images = [value] if isinstance(value, str) else value or []
+    if not isinstance(images, (list, tuple)) or not all(isinstance(image, str) for image in images):
+        raise Wrong("must be a URL, a path, or a list of them")
+    wrong = [mistake for image in images if not image.startswith("data:image/") and (mistake := url_mistake(image))]
+    if wrong:
+        raise Wrong(*wrong)
+    return list(images) or None
+
+
+def _size(value: Any) -> Optional[str]:
+    """`1536 × 1024` and `AUTO` are sizes beyond doubt."""
+    if value is None:
+        return None
+    size = re.sub(r"\s*[xX×*]\s*", "x", value.strip()).lower() if isinstance(value, str) else ""
+    if size == "auto" or re.fullmatch(r"[1-9][0-9]{1,4}x[1-9][0-9]{1,4}", size):
         return size
-    if isinstance(size, str) and re.fullmatch(r"[1-9][0-9]{1,4}x[1-9][0-9]{1,4}", size):
-        return size
-    mistakes.append("--size %s must be WIDTHxHEIGHT such as 1024x1024, or auto" % shown(size))
-    return None
+    raise Wrong(f"{shown(value)} must be WIDTHxHEIGHT or auto: type {size_meant(value) or 'one such as 1024x1024'}")
 
 
-def _n(n, mistakes):
-    if n is None:
+def _n(value: Any) -> int:
+    if value is None:
         return 1
-    if isinstance(n, str) and re.fullmatch(r"[0-9]{1,3}", n):
-        n = int(n)
-    if type(n) is int and 1 <= n <= 10:
-        return n
-    mistakes.append("--n %s must be a whole number from 1 to 10" % shown(n))
-    return None
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}", value):
+        value = int(value)
+    if type(value) is int and 1 <= value <= 10:
+        return value
+    raise Wrong(f"{shown(value)} must be a whole number from 1 to 10")
 
 
-def _extra(given, mistakes):
-    if not isinstance(given, (dict, list, type(None))):
-        mistakes.append("--set %s must be an object of body fields" % shown(given))
-        return {}
-    pairs = given.items() if isinstance(given, dict) else [pair(text, mistakes) for text in given or ()]
-    extra = {}
-    for key, value in filter(None, pairs):
-        wrong = _unsendable(value)
-        if key in OWN_FIELDS:
-            mistakes.append("--set %s: use %s for this field" % (key, OWN_FIELDS[key]))
-        elif not FIELD.fullmatch(key):
-            mistakes.append("--set %s is no name of a body field" % shown(key))
-        elif key in extra:
-            mistakes.append("--set %s is given twice" % shown(key))
-        elif wrong:
-            mistakes.append("--set %s %s" % (shown(key), wrong))
-        else:
-            extra[key] = value
-    return extra
+def _model(value: Any) -> str:
+    if value is None:
+        return MODEL
+    if isinstance(value, str) and re.fullmatch(r"[\x21-\x7e]{1,100}", value):
+        return value
+    raise Wrong(f"{shown(value)} must be a model's name such as {MODEL}")
 
 
-def _unsendable(value, depth: int = 0) -> str | None:
+def _further(value: Any) -> dict[str, Any]:
+    """A list of KEY=VALUE texts, or an object, as further body fields."""
+    if not isinstance(value, (dict, list, tuple, type(None))):
+        raise Wrong(f'{shown(value)} must be an object of body fields, such as {{"quality": "high"}}')
+    pairs = list(value.items()) if isinstance(value, dict) else [_pair(str(text)) for text in value or ()]
+    names = [name for name, _value in pairs]
+    wrong = [mistake for name, one in pairs if (mistake := _further_mistake(name, one))]
+    wrong += [f"{shown(name)} is given twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    if wrong:
+        raise Wrong(*wrong)
+    return dict(pairs)
+
+
+def _further_mistake(name: Any, value: Any) -> Optional[str]:
+    own = {field.body: field.flag for field in FIELDS if field.body}
+    if not isinstance(name, str) or not re.fullmatch(BODY_FIELD, name):
+        return f"{shown(str(name).rstrip('='))} must be KEY=VALUE with a plain name, such as quality=high"
+    if name in own or name == "async":
+        return f"{name}: use {own.get(name, '--sync')} for this field"
+    unsendable = _unsendable(value)
+    return f"{shown(name)} {unsendable}" if unsendable else None
+
+
+def _unsendable(value: Any, depth: int = 0) -> Optional[str]:
     """Why no JSON that others read could carry this value, or None."""
     if depth > MAX_DEPTH:
-        return "is nested deeper than %d" % MAX_DEPTH
+        return f"is nested deeper than {MAX_DEPTH}"
     if isinstance(value, float) and not math.isfinite(value):
         return "holds a number that is not finite"
     if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
@@ -157,35 +240,50 @@ def _unsendable(value, depth: int = 0) -> str | None:
     return next(filter(None, (_unsendable(item, depth + 1) for item in inner)), None)
 
 
-def pair(text, mistakes):
-    """KEY=VALUE -> (key, value as JSON or text), or None and a mistake."""
-    key, equals, value = str(text).partition("=")
-    if not equals or not FIELD.fullmatch(key):
-        mistakes.append("--set %s must be KEY=VALUE, as in --set quality=high" % shown(text))
-        return None
+def _pair(text: str) -> tuple[str, Any]:
+    """KEY=VALUE -> the key, and the value as JSON or else text. Of what is no pair all is key, with its `=`."""
+    key, equals, value = text.partition("=")
+    return (key, _json_or_text(value)) if equals else (f"{text}=", None)
+
+
+def _json_or_text(text: str) -> Any:
     try:
-        return key, json.loads(value, parse_constant=_refuse_constant)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return key, value
+        return text
 
 
-def _refuse_constant(name: str):
-    raise ValueError(name)
+def _as_text(value: Any) -> str:
+    """What `_json_or_text` reads as this value."""
+    return value if isinstance(value, str) and _json_or_text(value) == value else json.dumps(value, ensure_ascii=False)
 
 
-def _told(value):
-    text = json.dumps(value, sort_keys=True)
-    if len(text) <= LONGEST_TOLD:
-        return value
-    import hashlib
+def _described(name: str, value: Any) -> Any:
+    if name == "image":
+        return [f"{image[5:].partition(';')[0]} sha256:{_digest(image)}" if image.startswith("data:") else image
+                for image in value]
+    text = "" if name in {field.body for field in FIELDS} else json.dumps(value, sort_keys=True)
+    return value if len(text) <= LONGEST_KEPT else f"sha256:{_digest(text)}"
 
-    return "sha256:%s" % hashlib.sha256(text.encode("ascii")).hexdigest()
+
+def _digest(text: str) -> str:
+    import hashlib  # costs the start of every verb that orders nothing
+
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _named(image: str) -> str:
-    if not image.startswith("data:"):
-        return image
-    import hashlib
-
-    kind = image[5:].partition(";")[0]
-    return "%s sha256:%s" % (kind, hashlib.sha256(image.encode("utf-8", "surrogatepass")).hexdigest())
+FIELDS: tuple[Field, ...] = (
+    Field("prompt", "--prompt", "what the picture shows (- is stdin)", _prompt, "prompt", "-p", "TEXT", in_batch=False,
+          guesses=("text", "description", "caption", "message", "prompt-text", "query")),
+    Field("image", "--image", "reference image; repeatable", _images, "image", "-i", "URL_OR_PATH", repeatable=True,
+          guesses=("images", "reference", "ref", "input-image", "reference-image", "image-url", "source", "init-image",
+                   "image-file", "image-path", "input")),
+    Field("size", "--size", "such as 1024x1024, or auto", _size, "size", None, "WxH",
+          guesses=("aspect-ratio", "aspect", "ratio", "ar", "resolution", "dimensions", "image-size", "orientation")),
+    Field("n", "--n", "how many images (default 1)", _n, "n", "-n", "1..10",
+          guesses=("count", "num", "number", "num-images", "num-outputs", "samples", "batch-size", "variations")),
+    Field("model", "--model", f"default {MODEL}", _model, "model", None, "NAME",
+          guesses=("model-name", "model-id", "engine")),
+    Field("set", "--set", "another body field; value as JSON or text", _further, None, None, "KEY=VALUE", repeatable=True,
+          guesses=("param", "extra", "option", "extra-body")),
+)

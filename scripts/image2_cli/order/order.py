@@ -1,298 +1,337 @@
-"""One order from intent to files: record, submit, wait, download, each step on disk before the next is made.
+"""One order of this run, and the one law of money: what the same command does again is decided here, for every verb.
 
-Above the rooms it joins (api, polling, download, store, output), below the verbs and engine. Prints nothing; what it
-knows at any moment stands in the `Order`, so that a run that is interrupted can still say it.
+Joins request, record, service and saving, each step on disk before the next is made. Prints nothing, starts no thread;
+what it knows at any moment stands in the `Order`, so that a run that is interrupted can still say it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
-import os
-from typing import NamedTuple, Optional
+import uuid
+from dataclasses import dataclass
+from typing import Any, Callable, Collection, Optional, Protocol
 
-from ..clock import Interrupted
-from ..errors import UNAVAILABLE, Image2Error
+from ..answer import Answer, build
+from ..clock import Clock, Interrupted
+from ..errors import Image2Error
+from ..pictures.download import Source
+from ..service.api import Api
 from ..service.task import ImageResult, Task
-from . import output as places
-from . import record as recorded
-from . import store as records
 from .fields import ImageRequest
-from .pace import LONGEST_RETRY_AFTER_S, backoff
-from .polling import Watch, is_whole, wait_for
-from .saving import found, list_links, save_missing
+from .output import Output, slug
+from .record import (
+    ACCEPTED,
+    BEFORE_A_TASK,
+    FAILED,
+    LINKED,
+    NOT_SENT,
+    PARTIAL,
+    SAVED,
+    SENDING,
+    UNKNOWN,
+    Record,
+    SavedImage,
+    charged,
+    end_of,
+    moment,
+)
+from .saving import Saving, is_kept, links, ordered, standing
+from .schedule import Watch, is_whole
+from .store import Index, Store
 
-TRIES = 3  # of a POST that provably was not accepted
-SAVING_S = 3.0  # what saving may take past the time of the wait: a finished task should not end unsaved
-LEAST_SAVING_S = 1.0  # even where an order was answered at the very end
-SUBMIT_S = 60.0  # an asynchronous order answers at once; past this it is unknown whether it was taken
-LEAST_SUBMIT_S = 3.0  # an order is not given up sooner, however little time is left
+SUBMIT_S, LEAST_SUBMIT_S = 60.0, 3.0  # an asynchronous order answers at once; no order is given up sooner than this
 AGE_OF_A_STRANGER_S = 3600.0  # of a task that was not ordered from here
+SEND, REPORT, FOLLOW = "send", "report", "follow"
 
 
-class Tools(NamedTuple):
-    """What an order works with. `tell` has the methods of `progress.Progress`."""
+class Progress(Protocol):
+    """Who tells people what goes on: `cli.progress.Progress`."""
 
-    api: object
-    clock: object
-    store: records.Store
-    tell: object
-    service: str
-    loopback: bool
-    log: object = None
+    def line(self, text: str) -> None: ...
+    def submitted(self, task_id: Optional[str]) -> None: ...
+    def looked(self, watch: Watch) -> None: ...
+    def tick(self, counts: Callable[[], dict[str, int]]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What an order works with. `interval`: seconds between looks, instead of the schedule."""
+
+    api: Api
+    clock: Clock
+    progress: Progress
+    base_url: str
+    log: Optional[Callable[[str], None]] = None
     interval: Optional[float] = None
 
 
+def next_step(record: Optional[Record], again: Collection[str] = ()) -> str:
+    """The law: what a command does whose last order stands so. It never depends on how long ago that was.
+
+    `again`: the states in which the user wants another order. What may have been accepted is never sent again unasked.
+    """
+    if record is None or record.state == NOT_SENT or record.state in again:
+        return SEND
+    return REPORT if record.state in (SENDING, UNKNOWN, FAILED) else FOLLOW
+
+
 class Order:
-    """One order of this run. `record` is its file, `task` what the service last said, `images` the answer's."""
+    """One order. `record` is its file, or what is to become one; `task` what the service last said.
 
-    def __init__(self, tools: Tools, place: places.Place, record=None, task_id=None):
-        self.tools, self.place, self.record = tools, place, record
-        self.resumed = record is not None
-        self.task = Task(task_id, None, None, ()) if task_id else None
-        self.warnings = []
-        self.images = []
+    `request` is None where only the task is known; `line` is its place in a batch; `error` how it ended, None where all
+    is well; `is_over`: nothing more will be done for it in this run; `is_repeated`: an earlier run has settled it.
+    """
 
-    @property
-    def task_id(self):
-        """The task's id, None while there is none."""
-        return (self.record or {}).get("task_id") or (self.task.id if self.task else None)
+    def __init__(self, store: Store, output: Output, record: Record, request: Optional[ImageRequest] = None,
+                 stem: str = "", line: Optional[int] = None) -> None:
+        self.store, self.output, self.request = store, output, request
+        self._wished = record
+        self._stands_so(record)
+        self.wanted = request.n if request else record.wanted  # images; 0 where only the service knows
+        self.line, self._stem = line, stem
+        self.warnings: list[str] = []
+        self.error: Optional[Image2Error] = None
+        self.is_over = self.is_repeated = False
+
+    def _stands_so(self, record: Record) -> None:
+        self.record, self.task = record, Task(record.task_id, record.status, None, ())
+        self.resumed = record.state not in BEFORE_A_TASK
 
     @property
     def charged(self) -> str:
         """What the order may have cost by now."""
-        state = (self.record or {}).get("state")
-        if state in (recorded.SENDING, recorded.UNKNOWN):
-            return "maybe"
-        return "yes" if state in (recorded.SUBMITTED, recorded.FINISHED) or self.task_id else "no"
-
-    @property
-    def is_saved(self) -> bool:
-        """Every picture the record knows of stands on disk."""
-        images = self.record.images if self.record else []
-        return bool(images) and all(image.get("path") and os.path.exists(image["path"]) for image in images)
-
-    def take(self, request: ImageRequest, stem: str, anew: bool = False):
-        """Find the record this command goes on with, or write the intent of a new order.
-
-        Raises `outcome_unknown` where the same order may have been accepted minutes ago.
-        """
-        store, service = self.tools.store, self.tools.service
-        mark = request.fingerprint(service, self.place.stem or "")  # without the folder: the records lie in it
-        record = None if anew else store.to_continue(mark, service)
-        if record and record["state"] in (recorded.SENDING, recorded.UNKNOWN):
-            self.record = record
-            raise Image2Error("outcome_unknown", "The same order was sent %d minutes ago and may have been accepted; it is "
-                              "not repeated. Tell the user; if they agree to a possible second charge, add --new."
-                              % (record.age_s // 60))
-        if record:
-            self.record, self.resumed = record, record["state"] == recorded.SUBMITTED
-        else:
-            self.begin(request, stem, mark)
-
-    def begin(self, request: ImageRequest, stem: str, mark: str):
-        """Write the intent of a new order, unless it stands already. Nothing may be sent before this returns."""
-        if self.record is not None:
-            return
-        try:
-            self.record = self.tools.store.create(mark, self.tools.service, request.described(), stem)
-        except OSError as error:
-            raise Image2Error("output_not_writable", "The record of the order cannot be written below %s (%s); nothing "
-                              "was sent. Choose another --out." % (self.place.folder, error.strerror or error)) from None
-
-    def submit(self, request: ImageRequest, deadline: float, asynchronous: bool = True):
-        """POST the order: at most one accepted. Sent again only where it provably was not accepted."""
-        clock = self.tools.clock
-        for attempt in range(TRIES):
-            try:
-                return self.send(request, deadline - clock.now(), asynchronous)
-            except Image2Error as error:
-                pause = pause_before_retry(error, attempt, deadline - clock.now())
-                if pause is None or attempt == TRIES - 1:
-                    raise
-                self.tools.tell.line("%s: next try in %.0f s" % (error.code, pause))
-                clock.sleep(pause)
-
-    def send(self, request: ImageRequest, left: float, asynchronous: bool = True):
-        """POST once, with the record written before and after. `left`: seconds of this run's budget.
-
-        Raises what `Api.submit` raises; the record then says whether the order may have been accepted.
-        """
-        clock = self.tools.clock
-        body = json.dumps(request.payload(asynchronous)).encode("ascii")
-        seconds = max(LEAST_SUBMIT_S, left)
-        self.note(must=True, sync=True, state=recorded.SENDING, sent_s=clock.wall(), overwrite=self.place.overwrite,
-                  suffix=self.place.suffix)
-        try:
-            task = self.tools.api.submit(body, self.record["id"], min(SUBMIT_S, seconds) if asynchronous else seconds)
-        except (Image2Error, Interrupted) as end:
-            # from now on its fate is unknown: a laptop that slept in the POST must not wake to an order that is forgotten
-            self.note(state=recorded.NOT_SENT if end.charged == "no" else recorded.UNKNOWN, sent_s=clock.wall(),
-                      error=end.as_json() if isinstance(end, Image2Error) else None)
-            raise
-        self.task = task
-        if any(image.data for image in task.images) and not task.id:
-            self._keep_data(task)
-        self.note(sync=True, state=recorded.SUBMITTED, task_id=task.id, accepted_s=clock.wall(), error=None,
-                   status=task.status, images=[found(image) for image in task.images])
-        self.tools.tell.submitted(task.id)
-
-    def follow(self, deadline: float):
-        """Wait until the task is over. Raises `still_running` at the deadline, `task_failed`, `no_images`."""
-        watch = self.watch()
-        if watch and not wait_for(watch, self.tools.api.look, self.tools.clock, deadline, self.tools.tell.looked):
-            self.task = watch.task or self.task
-            if watch.task is not None:
-                self._adopt()
-            raise _still_running(watch)
-        self.settle(watch)
-
-    def watch(self, floor: float = 1.0):
-        """What to wait for, or None where nothing more will come. `floor`: the shortest step between looks."""
-        if self.task is None or self.task_id is None:
-            self._remember_images()
-        settled = self.task.outcome == "failed" or (self.task.outcome == "done" and is_whole(self.task, self.asked))
-        if self.task_id is None or (settled and not self.resumed):
-            return None
-        clock = self.tools.clock
-        accepted_s = (self.record or {}).get("accepted_s")
-        age = max(0.0, clock.wall() - accepted_s) if isinstance(accepted_s, (int, float)) else AGE_OF_A_STRANGER_S
-        return Watch(self.task_id, clock.now() - age, clock.now(), self.resumed or not self.record,
-                     self.tools.interval, floor, self.asked)
-
-    def settle(self, watch):
-        """The task is over: take over what was seen. Raises `task_failed` or `no_images`."""
-        if watch:
-            self.task = watch.task
-        images = self.task.images
-        if self.task.outcome == "failed" or (images and all(image.error and not image.is_there for image in images)):
-            raise self.failure()
-        if not any(image.is_there for image in images):
-            self._adopt()
-            raise Image2Error("no_images", "The task is completed, but the service shows no image of it yet. Look again "
-                              "later; it is free.")
-
-    def collect(self, deadline: float):
-        """Save every picture that is not saved yet and fill `images`. Raises `not_saved` or `some_failed`."""
-        clock, store = self.tools.clock, self.tools.store
-        self._adopt()
-        while not store.lock(self.record["id"], records.FILES):
-            if clock.now() >= deadline:
-                raise Image2Error("not_saved", "Another run is saving these pictures and has not ended. Look again later; "
-                                  "it is free.")
-            clock.sleep(0.1)
-        try:
-            store.reload(self.record)
-            late = max(deadline + SAVING_S, clock.now() + LEAST_SAVING_S)  # of a run whose last look took its time
-            save_missing(self, max(deadline, min(clock.now() + SAVING_S, late)))
-            self._finish()
-        finally:
-            store.unlock(self.record["id"], records.FILES)
-
-    def leave(self):
-        """Report URLs only: nothing is downloaded. Raises `not_saved` for pictures that came without one."""
-        self._adopt()
-        self.tools.store.reload(self.record)
-        list_links(self)
-        self._finish()
-
-    @property
-    def asked(self) -> int:
-        """The number of images ordered; 1 where only the service knows."""
-        asked = ((self.record or {}).get("request") or {}).get("n")
-        return asked if type(asked) is int else 1
+        return charged(self.record)
 
     @property
     def stem(self) -> str:
         """The file's name without number and suffix."""
-        return self.place.stem or self.record.get("stem") or "image2-%s" % places.slug(self.task_id)
+        return self.output.stem or self._stem or self.record.stem or f"image2-{slug(self.record.task_id)}"
 
-    def _finish(self):
-        """Settle the record by what became of each image; raise where not all is well."""
-        unsaved = [image for image in self.images if _code(image) == "not_saved"]
-        failed = [image for image in self.images if _code(image) == "task_failed"]
-        status = self.task.status or "completed"
-        self.note(state=recorded.SUBMITTED if unsaved else recorded.FINISHED, status=status, images=self.images,
-                   error=None)
-        if not unsaved:
-            self.tools.store.drop_stash(self.record)
-        short = max(0, self.asked - len(self.images))
-        total = len(self.images) + short
-        if unsaved:
-            raise Image2Error("not_saved", "%d of %d images are paid for but not saved; `images` has the reasons. Run "
-                              "`next`: it is free." % (len(unsaved), total))
-        if failed or short:
-            raise Image2Error("some_failed", "%d of %d images did not come." % (len(failed) + short, total),
-                              server_message=failed[0]["error"].get("server_message") if failed else None)
+    # --- the law
 
-    def _adopt(self):
-        """A task that was made elsewhere gets a record here, so that it can be gone on with."""
-        if self.record is None:
+    def lock(self) -> bool:
+        """Become the one who may send this order, until the answer is on disk; False while another living process is."""
+        return self.request is None or self.store.lock(self._wished.fingerprint)
+
+    def take(self, again: Collection[str], index: Optional[Index] = None) -> Optional[str]:
+        """What this run does for the order; None while another living process is sending the same one."""
+        if self.request is None:
+            return self._found(FOLLOW)
+        is_ours = self.lock()
+        found = self.store.newest(self._wished.fingerprint, index)
+        if not is_ours:
+            self.record = found or self._wished
+            return None
+        step = next_step(found, again)
+        if step == SEND or found is None:
+            if found and found.state == NOT_SENT:  # its place, but a new id: a service may replay its answer to the old one
+                self.record = dataclasses.replace(self._wished, sequence=found.sequence, created_s=found.created_s)
+            elif found:
+                self.record = dataclasses.replace(self._wished, sequence=found.sequence + 1)
+            return SEND
+        self.store.unlock(found.fingerprint)
+        self._stands_so(found)
+        return self._found(step)
+
+    def _found(self, step: str) -> str:
+        """What an earlier run settled is said again, unless its files are gone."""
+        if step == FOLLOW and not self._is_as_saved():
+            return FOLLOW
+        self.error, self.is_over, self.is_repeated = end_of(self.record), True, True
+        return REPORT
+
+    def _is_as_saved(self) -> bool:
+        there = [image for image in self.record.images if image.file]
+        is_settled = self.record.state in (SAVED, PARTIAL) and bool(there)
+        return is_settled and all(is_kept(image, self.output.folder) for image in there)
+
+    # --- ordering
+
+    def send(self, tools: Tools, seconds: float, request: ImageRequest, asynchronous: bool) -> None:
+        """POST once, with the record written before and after. `seconds`: what is left of this run's time.
+
+        Raises what `submit` raises; the record then says whether the order may have been accepted.
+        """
+        record, wall = self.record, tools.clock.wall()
+        record.request, record.stem, record.batch_line = request.described(), self.stem, self.line
+        record.overwrite, record.suffix = self.output.overwrite, self.output.suffix
+        record.state, record.sent_s, record.created_s = SENDING, wall, record.created_s or wall
+        try:
+            self.store.save(record, sync=True)
+        except OSError as error:
+            record.state = NOT_SENT
+            raise Image2Error("output_not_writable", f"The record of the order cannot be written below {self.output.folder} "
+                              f"({error.strerror or error}); nothing was sent. Choose another --out.") from None
+        body = json.dumps(request.payload(asynchronous)).encode("ascii")
+        seconds = max(LEAST_SUBMIT_S, seconds)
+        try:
+            task = tools.api.submit(body, record.id, min(SUBMIT_S, seconds) if asynchronous else seconds,
+                                    request.has_local_image)
+        except (Image2Error, Interrupted) as end:
+            record.state = NOT_SENT if end.charged == "no" else UNKNOWN
+            record.server_message = end.server_message if isinstance(end, Image2Error) else None
+            self.note()
+            raise
+        self._accepted(task, tools.clock.wall())
+        self.store.unlock(record.fingerprint)
+        tools.progress.submitted(task.id)
+
+    def _accepted(self, task: Task, accepted_s: float) -> None:
+        record, self.task = self.record, task
+        images = ordered(task, record)
+        if any(image.data for image in images):
             try:
-                self.record = self.tools.store.create("", self.tools.service, {}, "")
+                self.store.stash(record, [image.data for image in images])
             except OSError as error:
-                raise Image2Error("output_not_writable", "%s is not writable (%s). Choose another --out."
-                                  % (self.place.folder, error.strerror or error), charged="yes") from None
-            self.note(state=recorded.SUBMITTED, task_id=self.task_id, accepted_s=None)
+                self.warn(f"The answer could not be kept ({error.strerror or error}).")
+        record.state, record.task_id, record.accepted_s = ACCEPTED, task.id, accepted_s
+        record.status, record.server_message = task.status, None
+        record.images = [SavedImage(image.index, image.url, image.revised_prompt) for image in images]
+        self.note(sync=True)
 
-    def _remember_images(self):
+    # --- waiting
+
+    def watch(self, tools: Tools) -> Optional[Watch]:
+        """What to wait for, or None where nothing more will come."""
+        record, task = self.record, self.task
+        if record.task_id is None:
+            self.task = task if task.images else self._remembered()
+            return None
+        outcome = task.outcome(self.wanted)
+        if not self.resumed and (outcome == "failed" or (outcome == "done" and is_whole(task, self.wanted))):
+            return None
+        age = max(0.0, tools.clock.wall() - record.accepted_s) if record.accepted_s else AGE_OF_A_STRANGER_S
+        now = tools.clock.now()
+        return Watch(now - age, now, self.resumed, self.wanted, tools.interval)
+
+    def _remembered(self) -> Task:
         """Resumed without a task id: the links, or the data kept from the answer, are all there is."""
-        if self.record is None or self.task_id:
-            self.task = self.task or Task(self.task_id, None, None, ())
-            return
-        if self.task is None:
-            data = self.tools.store.stashed(self.record)
-            images = self.record.images or [{} for _ in data]  # killed between keeping the data and saying so
-            self.task = Task(None, self.record.get("status") or "completed", None, tuple(
-                ImageResult(position, image.get("url"), data[position] if position < len(data) else None,
-                            image.get("revised_prompt"))
-                for position, image in enumerate(images)))
+        data = self.store.stashed(self.record)
+        images = self.record.images or [SavedImage(index) for index in range(len(data))]
+        return Task(None, self.record.status or "completed", None, tuple(
+            ImageResult(image.index, image.url, data[image.index] if image.index < len(data) else None,
+                        image.revised_prompt) for image in images))
 
-    def _keep_data(self, task):
+    def remember(self) -> bool:
+        """Fall back on what was known of the pictures before the task was forgotten; False where that is nothing."""
+        task = self._remembered()
+        if any(image.is_there for image in task.images):
+            self.task = task
+        return self.task is task
+
+    def conclude(self) -> Optional[Image2Error]:
+        """The task is over: the error of one that failed, or that shows no picture yet."""
+        record, task = self.record, self.task
+        record.status = task.status or record.status
+        if any(image.is_there for image in ordered(task, record)):
+            return None
+        if task.outcome(self.wanted) != "failed" and not task.reason:
+            return Image2Error("no_images", "The task is completed, but the service shows no image of it yet. Look again "
+                               "later; it is free.")
+        return self.fail(task.reason or record.status)
+
+    def fail(self, words: Optional[str]) -> Optional[Image2Error]:
+        """The task failed, for good; the service's words say why."""
+        self.record.state, self.record.server_message = FAILED, words
+        self.note()
+        return end_of(self.record)
+
+    # --- saving
+
+    def save(self, tools: Tools, deadline: float) -> None:
+        """Save every picture that is not saved yet, beside any other run of the same order."""
+        while not self.store.lock(self.record.id):
+            if tools.clock.now() >= deadline:
+                self.error = Image2Error("not_saved", "Another run is saving these pictures and has not ended. Look again "
+                                         "later; it is free.")
+                return
+            tools.clock.sleep(0.1)
         try:
-            self.tools.store.stash(self.record, [image.data for image in task.images])
-        except OSError as error:
-            self.warnings.append("The answer could not be kept (%s)." % (error.strerror or error))
+            record = self.record = self.store.reload(self.record)
+            output = self.output._replace(suffix=self.output.suffix or record.suffix)
+            source = Source(tools.base_url, tools.clock, tools.log)
+            saving = Saving(self.task, record, output, self.stem, source, tools.api, deadline, self._note_images,
+                            lambda path: self.store.claim(path, record.id))
+            images = saving.run()
+            for warning in saving.warnings:
+                self.warn(warning)
+            self._settle(images, SAVED)
+        finally:
+            self.store.unlock(self.record.id)
 
-    def note(self, must: bool = False, sync: bool = False, **changes):
-        """Write the record. Before the POST it must succeed; after it, a full disk must not stop the order."""
+    def leave(self) -> None:
+        """Only links are wanted."""
+        self.record = self.store.reload(self.record)
+        self._settle(links(self.task, self.record, self.output.folder), LINKED)
+
+    def forget_data(self) -> None:
+        """Pictures that came inside the answer filled the memory until the end of a batch."""
+        self.task = self.task._replace(images=tuple(image._replace(data=None) for image in self.task.images))
+
+    def _settle(self, images: list[SavedImage], state: str) -> None:
+        record = self.record
+        record.images, record.status = images, self.task.status or record.status
+        if any(image.error and image.error.code == "not_saved" for image in images):
+            record.state = ACCEPTED
+        else:
+            is_partial = len(images) < self.wanted or any(image.error for image in images)
+            record.state = PARTIAL if is_partial else state
+            record.server_message = self.task.reason if is_partial else None
+            self.store.drop_stash(record)
+        self.error = end_of(record)
+        self.note()
+
+    def _note_images(self, images: list[SavedImage]) -> None:
+        self.record.images = images
+        self.note()
+
+    def note(self, sync: bool = False) -> None:
+        """Write the record. After the POST a full disk must not stop the order."""
         try:
-            self.tools.store.save(self.record, sync, **changes)
+            self.store.save(self.record, sync)
         except OSError as error:
-            if must:
-                self.record["state"] = recorded.NOT_SENT
-                raise Image2Error("output_not_writable", "The record of the order cannot be written (%s); nothing was "
-                                  "sent. Choose another --out." % (error.strerror or error)) from None
-            warning = "The record could not be written (%s)." % (error.strerror or error)
-            if not self.tools.store.write_over(self.record) and warning not in self.warnings:
-                self.warnings.append(warning)
+            if not self.store.write_over(self.record):
+                self.warn(f"The record could not be written ({error.strerror or error}).")
 
-    def failure(self) -> Image2Error:
-        """The error of a task that ended failed; its record is settled."""
-        words = self.task.error or next((image.error for image in self.task.images if image.error), None)
-        if self.record is not None:
-            self.note(state=recorded.FINISHED, status=self.task.status,
-                       error={"code": "task_failed", "message": words or ""})
-        ended = self.task.status if self.task.outcome == "failed" else "without a picture"
-        return Image2Error("task_failed", "The task ended %s. Tell the user why; the service does not document whether it "
-                           "is charged." % (ended or "failed"), server_message=words)
+    def warn(self, text: str) -> None:
+        """Tell the user once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
 
+    # --- the answer
 
-def _still_running(watch) -> Image2Error:
-    message = "The task is still running. Run `next` to go on waiting; do not order again."
-    if watch.trouble:
-        message = "No news of the task: %s Run `next` to go on waiting; do not order again." % watch.trouble.message
-    return Image2Error("still_running", message)
+    def answer(self, next_command: Optional[str], is_sandbox: bool, status: Optional[str] = None) -> Answer:
+        """The JSON answer about this order alone."""
+        error, record, task, warnings = self.error, self.record, self.task, list(self.warnings)
+        if self.is_repeated and self.request and record.is_settled:
+            warnings.insert(0, f"Ordered {moment(record.sent_s)} by an earlier run; nothing was ordered now. For another "
+                            "picture add --new.")
+        is_running = not self.is_repeated and task.outcome(self.wanted) == "running"
+        images = record.images or [SavedImage(image.index, image.url) for image in ordered(task, record)]
+        return build(
+            status or task.status or (error.code if error else "completed"), error=error, task_id=record.task_id,
+            charged=charged(record, is_sandbox), next_command=next_command,
+            images=[self._image(image) for image in images if image.url or image.file or image.error],
+            sandbox=is_sandbox or None, resumed=self.resumed or None,
+            warnings=warnings or None, progress=task.progress if is_running else None)
 
-
-def pause_before_retry(error: Image2Error, attempt: int, left: float):
-    """Seconds to wait before the same POST may go out again; None where it must not or should not."""
-    if error.charged != "no" or error.exit_status != UNAVAILABLE or not error.retryable:
-        return None
-    pause = backoff(attempt)
-    if error.retry_after_s is not None:
-        pause = max(pause, error.retry_after_s)
-    return pause if pause <= min(LONGEST_RETRY_AFTER_S, left) else None
+    def _image(self, image: SavedImage) -> dict[str, Any]:
+        """One entry of `images`; what is null, or only repeats the prompt, is left out."""
+        revised = image.revised_prompt if image.revised_prompt != self.record.prompt else None
+        known = {"width": image.width, "height": image.height, "bytes": image.bytes, "url": image.url,
+                 "revised_prompt": revised, "error": image.error.as_json() if image.error else None}
+        return {"index": image.index, "path": standing(image, self.output.folder),
+                **{name: value for name, value in known.items() if value is not None or name == "url"}}
 
 
-def _code(image: dict):
-    return (image.get("error") or {}).get("code")
+def named(task_id: str, service: str) -> Record:
+    """A record for a task that was made elsewhere; it exists, so it was accepted."""
+    fingerprint = hashlib.sha256(f"task {task_id}".encode()).hexdigest()[:32]
+    return Record(str(uuid.uuid4()), fingerprint, service, ACCEPTED, 1, task_id=task_id)
+
+
+def wished(fingerprint: str, service: str) -> Record:
+    """A record for an order that nothing was sent of; it is on disk once that changes."""
+    return Record(str(uuid.uuid4()), fingerprint, service, NOT_SENT, 1)

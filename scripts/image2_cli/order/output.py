@@ -7,25 +7,37 @@ from __future__ import annotations
 
 import os
 import re
-from collections import namedtuple
+from typing import NamedTuple, Optional
 
 from ..errors import Image2Error
-from .fields import shown
+from ..text import harmless, shown
 
 DEFAULT_FOLDER = "image2-output"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif")
-ROOM_PER_IMAGE = 16 * 1024 * 1024
-WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(-|$)", re.I)
+# endings that no picture of the service has, and no folder that is made here
+FOREIGN = (".svg", ".pdf", ".tiff", ".tif", ".bmp", ".ico", ".icns", ".heic", ".heif", ".jxl", ".jp2", ".tga", ".psd", ".ai",
+           ".eps", ".raw", ".dng", ".mp4", ".mov", ".webm", ".txt", ".md", ".json", ".jsonl", ".csv", ".html", ".docx")
+ROOM_PER_IMAGE = 16 << 20
+MOST_CHARACTERS, MOST_BYTES, LONGEST_WORD = 40, 100, 32  # of a name made of a prompt
+DEVICE = r"(?i)con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$"
 
 
-class Place(namedtuple("Place", "folder stem suffix overwrite", defaults=(None, None, False))):
-    """An output place: an absolute folder, and a file's stem and suffix, None where only a folder was named."""
+class Output(NamedTuple):
+    """An absolute folder, and a file's stem and suffix, None where only a folder was named."""
 
-    __slots__ = ()
+    folder: str
+    stem: Optional[str] = None
+    suffix: Optional[str] = None
+    overwrite: bool = False
+
+    @property
+    def named(self) -> str:
+        """The path that the user named."""
+        return os.path.join(self.folder, f"{self.stem}{self.suffix}") if self.stem else self.folder
 
 
-def resolve(out: str | None, overwrite: bool = False) -> Place:
-    """`--out` -> `Place`: a path that ends like an image is a file, anything else a folder."""
+def resolve(out: Optional[str], overwrite: bool = False) -> Output:
+    """`--out` -> `Output`: a path that ends like an image is a file, anything else a folder."""
     try:
         path = os.path.abspath(os.path.expanduser(out or DEFAULT_FOLDER))
     except FileNotFoundError:
@@ -33,39 +45,47 @@ def resolve(out: str | None, overwrite: bool = False) -> Place:
                           "exists.") from None
     stem, suffix = os.path.splitext(os.path.basename(path))
     if suffix.lower() in SUFFIXES and not (out or "").endswith(("/", os.sep)):
-        return Place(os.path.dirname(path), stem, suffix, overwrite)
-    return Place(path, None, None, overwrite)
+        return Output(os.path.dirname(path), stem, suffix, overwrite)
+    return Output(path, None, None, overwrite)
 
 
-def mistake(place: Place, images: int) -> str | None:
-    """Why `images` pictures cannot be written there, or None. Looks only; `make` is what tries."""
-    named = os.path.join(place.folder, "%s%s" % (place.stem, place.suffix)) if place.stem else place.folder
-    try:
-        named.encode("utf-8")
-    except UnicodeEncodeError:  # no answer could name it, and a `next` that names another folder pays again
-        return "--out %s is no UTF-8: choose another name" % shown(named, 200)
-    if place.stem and os.path.isdir(named):
-        return "--out %s is a folder with a picture's ending: choose another name" % shown(named, 200)
-    standing = place.folder
-    while not os.path.lexists(standing) and os.path.dirname(standing) != standing:
-        standing = os.path.dirname(standing)
+def mistake(output: Output, os_name: str = os.name) -> Optional[str]:
+    """Why no picture can be written there, or None. Looks only; `make` is what tries."""
+    wrong = _name_mistake(output.named, os_name)
+    if wrong:
+        return wrong
+    named, standing = shown(output.named, 200), _standing(output.folder)
+    if output.stem and os.path.isdir(output.named):
+        return f"--out {named} is a folder with a picture's ending: choose another name"
     if not os.path.isdir(standing):
-        return "--out: %s is a file in the way of the folder" % shown(standing, 200)
+        return f"--out: {shown(standing, 200)} is a file in the way of the folder"
     if not os.access(standing, os.W_OK | os.X_OK):
-        return "--out: %s is not writable" % shown(standing, 200)
-    try:
-        for folder in (place.folder, standing):  # in a folder that is not there yet no name is too long
-            _try_name(path_of(Place(folder), place.stem or "x", 99, max(SUFFIXES, key=len)))
-        free = _free_bytes(standing)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        return "--out %s is not writable (%s)" % (shown(named, 200), getattr(error, "strerror", None) or error)
-    if free < images * ROOM_PER_IMAGE:
-        return ("--out %s has %d MB free, %d are wanted for %d images"
-                % (shown(place.folder, 200), free >> 20, images * ROOM_PER_IMAGE >> 20, images))
+        return f"--out: {shown(standing, 200)} is not writable"
+    for folder in (output.folder, standing):  # in a folder that is not there yet no name is too long
+        try:
+            os.lstat(path_of(Output(folder), output.stem or "x", 99, max(SUFFIXES, key=len)))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:  # too long, which must not be found out after paying; a NUL
+            return f"--out {named} is not writable ({getattr(error, 'strerror', None) or error})"
     return None
 
 
-def make(folder: str):
+def room_mistake(folder: str, images: int) -> Optional[str]:
+    """Why so many pictures find no room there, or None. Only for what is still to be ordered."""
+    import shutil
+
+    try:
+        free = shutil.disk_usage(_standing(folder)).free
+    except (OSError, ValueError):
+        return None
+    if free >= images * ROOM_PER_IMAGE:
+        return None
+    return (f"--out {shown(folder, 200)} has {free >> 20} MB free, {images * ROOM_PER_IMAGE >> 20} are wanted "
+            f"for {images} images")
+
+
+def make(folder: str) -> None:
     """Create an output folder and try a file in it. Raises `Image2Error` output_not_writable."""
     import tempfile
 
@@ -74,86 +94,101 @@ def make(folder: str):
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise Image2Error("output_not_writable", "--out %s is not writable (%s). Nothing was sent; choose another folder."
-                          % (shown(folder, 200), error.strerror or error)) from None
+        raise Image2Error("output_not_writable", f"--out {shown(folder, 200)} is not writable ({error.strerror or error}). "
+                          "Nothing was sent; choose another folder.") from None
 
 
-def _try_name(path: str):
-    # a name too long for the disk must not be found out after paying
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        pass
-
-
-def slug(text: str | None) -> str:
-    """A file's stem out of a prompt: its first words, in any script, as every file system takes them."""
-    words = re.findall(r"[^\W_]+", (text or "")[:400].lower())
+def slug(text: Optional[str]) -> str:
+    """A file's stem out of a prompt: its first words, in any script with their marks, as every file system takes them."""
     stem = ""
-    for word in words:
-        longer = "%s-%s" % (stem, word) if stem else word[:32]
-        if len(longer) > 40 or len(longer.encode("utf-8", "replace")) > 100:
+    for word in _words(harmless((text or "")[:400])):
+        first = word.encode("utf-8")[: MOST_BYTES - 4].decode("utf-8", "ignore")[:LONGEST_WORD]
+        longer = f"{stem}-{word}" if stem else first
+        if len(longer) > MOST_CHARACTERS or len(longer.encode("utf-8")) > MOST_BYTES:
             break
         stem = longer
-    if not stem or WINDOWS_DEVICES.match(stem):
-        return "image-" + stem if stem else "image"
-    return stem
+    return f"image-{stem}" if re.fullmatch(DEVICE, stem) else stem or "image"
 
 
-def path_of(place: Place, stem: str, number: int, extension: str) -> str:
+def path_of(output: Output, stem: str, number: int, extension: str) -> str:
     """The `number`-th (from 1) name: `stem.png`, `stem-2.png`, …"""
-    return os.path.join(place.folder, stem + ("" if number == 1 else "-%d" % number) + extension)
+    return os.path.join(output.folder, f"{stem}{'' if number == 1 else f'-{number}'}{extension}")
 
 
-def first_number(place: Place, stem: str, count: int) -> int:
+def first_number(output: Output, stem: str, count: int) -> int:
     """The number from which `count` names in a row are free, whatever their extension."""
-    if place.overwrite:
-        return 1
     number = 1
-    while any(os.path.lexists(path_of(place, stem, number + step, ending))
-              for step in range(count) for ending in SUFFIXES):
+    while not output.overwrite and any(os.path.lexists(path_of(output, stem, number + step, ending))
+                                       for step in range(count) for ending in SUFFIXES):
         number += 1
     return number
 
 
-def stood_at(path: str, wall_s: float) -> bool:
-    """Has this file, if there is one, not been written since that second of the wall clock?"""
-    try:
-        return os.lstat(path).st_mtime <= wall_s
-    except OSError:
-        return True
+def paths_to_be(output: Output, stem: str, count: int) -> list[str]:
+    """The paths that so many pictures would get now, were they PNG."""
+    first = first_number(output, stem, count)
+    return [path_of(output, stem, first + step, output.suffix or ".png") for step in range(count)]
 
 
-def own_file(folder: str, stem: str, ending: str, beginning: bytes) -> str:
-    """The first numbered name that is free or whose file begins like those of this tool: others are never replaced.
-
-    Raises OSError where a file of that name cannot be read.
-    """
-    place, number = Place(folder), 1
+def free_name(folder: str, stem: str, ending: str, beginning: bytes) -> str:
+    """The first numbered path that is free or whose file begins like those of this tool; others are never replaced, nor
+    is a link, a pipe or what cannot be read."""
+    number = 1
     while True:
-        path = path_of(place, stem, number, ending)
+        path = path_of(Output(folder), stem, number, ending)
         try:
-            with open(path, "rb") as file:
-                if file.read(len(beginning)) == beginning:
-                    return path
-        except FileNotFoundError:
-            return path
+            if os.path.isfile(path) and not os.path.islink(path):
+                with open(path, "rb") as file:
+                    if file.read(len(beginning)) == beginning:
+                        return path
+            elif not os.path.lexists(path):
+                return path
+        except OSError:  # not ours to read
+            pass
         number += 1
 
 
-def extension_for(place: Place, format_name: str) -> str:
-    """The extension the bytes ask for; the user's own spelling where it means the same."""
-    from ..pictures.image_check import EXTENSIONS
-
-    wanted = EXTENSIONS[format_name]
-    given = (place.suffix or "").lower()
-    return place.suffix if given == wanted or {given, wanted} == {".jpg", ".jpeg"} else wanted
+def extension_for(output: Output, saved_extension: str) -> str:
+    """The extension that the bytes ask for; the user's own spelling where it means the same."""
+    given = output.suffix or ""
+    is_same = given.lower() == saved_extension or {given.lower(), saved_extension} == {".jpg", ".jpeg"}
+    return given if is_same else saved_extension
 
 
-def _free_bytes(folder: str) -> int:
-    if hasattr(os, "statvfs"):
-        found = os.statvfs(folder)
-        return found.f_bavail * found.f_frsize
-    import shutil  # elsewhere it would cost every start 2 ms
+def _name_mistake(path: str, os_name: str) -> Optional[str]:
+    """What is wrong with the name alone."""
+    base = os.path.basename(path)
+    stem, ending = os.path.splitext(base)
+    if re.search("[\ud800-\udfff]", path):  # no answer could name it, and a `next` that names another folder pays again
+        return f"--out {shown(path, 200)} is no UTF-8: choose another name"
+    if base != base.rstrip():
+        return f"--out {shown(path, 200)} has a blank at its end: choose another name"
+    if ending.lower() in FOREIGN and not os.path.isdir(path):
+        better = shown(f"{stem}.png", 100)
+        return f"--out {shown(base, 100)}: pictures come as PNG, JPEG or WebP, not as {ending}: type {better}"
+    if os_name != "nt":
+        return None
+    for part in re.split(r"[\\/]", re.sub(r"^(\\\\\?\\)?[A-Za-z]:", "", path)):
+        if re.fullmatch(DEVICE, re.split("[.:]", part)[0].rstrip()):
+            return f"--out {shown(part, 100)} is the name of a device on Windows: choose another name"
+        if re.search(r'[<>:"|?*\x00-\x1f]', part) or (part.strip(".") and part != part.rstrip(". ")):
+            return f'--out {shown(part, 100)} is no name on Windows (none of < > : " | ? *, no dot or blank at the end)'
+    return None
 
-    return shutil.disk_usage(folder).free
+
+def _standing(folder: str) -> str:
+    """The folder, or what of it is there already."""
+    while not os.path.lexists(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _words(text: str) -> list[str]:
+    """Runs of letters, digits and the marks on them: `\\w` alone loses the vowels of Hindi, Thai, Arabic and Hebrew."""
+    import unicodedata
+
+    text = unicodedata.normalize("NFC", text.lower())
+    kept = "".join(char if unicodedata.category(char) in ("Mn", "Mc") or (char.isalnum() and char != "_") else " "
+                   for char in text)
+    words = [re.sub(r"^\W+", "", word) for word in kept.split()]  # a mark needs a letter to stand on
+    return [word for word in words if word]

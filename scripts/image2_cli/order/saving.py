@@ -1,170 +1,201 @@
 """From a finished task to files: each picture downloaded, named, noted and published, whatever happens to the others.
 
-Works on an `order.Order` that holds the lock of its files. Joins download, output and the record; decides nothing
-about money.
+(task, record, output) in, what became of each image out. Decides nothing about money; changes no record itself: whoever
+calls hands in `note`, which writes down the images before each file gets its name, so that a kill in between loses nothing.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import Callable, Iterator, Optional
+
 from ..clock import Overdue
-from ..errors import NO_PICTURE, Image2Error, of_image
-from ..pictures import download
-from . import output as places
-from .polling import LOOK_S
+from ..errors import Image2Error
+from ..pictures.download import NotSaved, Saved, Source, fetch, is_file_with, leftovers, new_part, publish, remove, unpack
+from ..service.api import Api
+from ..service.task import ImageResult, Task
+from .output import Output, extension_for, first_number, path_of
+from .record import MAX_IMAGES, ImageError, Record, SavedImage
 
 AT_ONCE = 4  # downloads
+LOOK_S = 30.0
 
 
-def save_missing(order, deadline: float):
-    """Save every picture of the order's task that does not stand on disk yet; `order.images` says what became of each."""
-    clock = order.tools.clock
-    order.place = order.place._replace(suffix=order.place.suffix or order.record.get("suffix"))
-    before = {image.get("index"): image for image in order.record.images}
-    for old in download.leftovers(order.place.folder, order.record["id"]) if order.resumed else ():
-        download.remove(old)
-    order.images = []
-    wanted = []
-    for image in order.task.images:
-        kept = before.get(image.index)
-        if kept and _is_saved(kept):
-            order.images.append(kept)
-        elif image.is_there:
-            order.images.append(found(image))
-            wanted.append(image)
-        else:
-            order.images.append(_failed_image(image))
-    if wanted:
-        number = _numbers(order)
-        stale = _fetch(order, wanted, number, deadline)
-        if stale and order.task_id and clock.now() < deadline:
-            _fetch(order, _fresh(order, stale, deadline), number, deadline)
+def is_kept(image: SavedImage, folder: str) -> bool:
+    """Does its file stand in the folder as it was saved?"""
+    return image.file is not None and is_file_with(os.path.join(folder, image.file), image.sha256 or "")
 
 
-def list_links(order):
-    """Download nothing: `order.images` gets the URL of every picture, and the path of those saved before."""
-    before = {image.get("index"): image for image in order.record.images}
-    order.images = []
-    for image in order.task.images:
-        kept = before.get(image.index)
-        if kept and _is_saved(kept):
-            order.images.append(kept)
-        else:
-            order.images.append(found(image) if image.url else _unsaved_image(image) if image.data else _failed_image(image))
-
-
-def _fetch(order, wanted, first_number, deadline) -> list:
-    """Download `wanted` and publish each as it comes; returns those whose link has expired."""
-    tools = order.tools
+def standing(image: SavedImage, folder: str) -> Optional[str]:
+    """The path of its file, None where no regular file stands there."""
+    path = os.path.join(folder, image.file or "")
     try:
-        parts = download.make_parts(order.place.folder, order.record["id"], len(wanted))
-    except download.NotSaved as error:
+        return path if image.file and stat.S_ISREG(os.lstat(path).st_mode) else None
+    except OSError:
+        return None
+
+
+def links(task: Task, record: Record, folder: str) -> list[SavedImage]:
+    """What is known of each image where nothing is to be downloaded."""
+    return [_known(image, record, folder) or _unsaved(image) for image in ordered(task, record)]
+
+
+def ordered(task: Task, record: Record) -> tuple[ImageResult, ...]:
+    """The images of the task, never more than were ordered."""
+    return task.images[:record.wanted or MAX_IMAGES]
+
+
+def _known(image: ImageResult, record: Record, folder: str) -> Optional[SavedImage]:
+    before = record.images[image.index] if image.index < len(record.images) else None
+    return before if before and is_kept(before, folder) else None
+
+
+def _unsaved(image: ImageResult) -> SavedImage:
+    error = None
+    if not image.is_there:
+        error = ImageError("task_failed", server_message=image.error or image.status)
+    elif not image.url:  # it came inside the answer: to forget it would lose it
+        error = ImageError("not_saved", "It came inside the answer, without a URL.")
+    return SavedImage(image.index, image.url, image.revised_prompt, error=error)
+
+
+@dataclass
+class Saving:
+    """The saving of one order's pictures. `claim(path)`: may this order replace what stands there? `warnings` are for the
+    user."""
+
+    task: Task
+    record: Record
+    output: Output
+    stem: str
+    source: Source
+    api: Api
+    deadline: float
+    note: Callable[[list[SavedImage]], None]
+    claim: Callable[[str], bool]
+    images: list[SavedImage] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    _before: dict[int, Optional[str]] = field(default_factory=dict)  # the file of each image, when it was saved before
+
+    def run(self) -> list[SavedImage]:
+        """Save every picture that does not stand on disk as it was saved; what became of each image."""
+        self._before = {image.index: image.file for image in self.record.images}
+        wanted = []
+        for image in ordered(self.task, self.record):
+            known = _known(image, self.record, self.output.folder)
+            self.images.append(known or _unsaved(image))
+            wanted += [image] if image.is_there and not known else []
+        extra = len(self.task.images) - len(self.images)
+        if extra > 0:
+            self.warnings.append(f"The service gave {extra} images more than were ordered; they are left out.")
+        first = 1
+        if not any(is_kept(image, self.output.folder) for image in self.images):
+            named = self.output._replace(overwrite=self.output.overwrite or self.record.overwrite)
+            first = first_number(named, self.stem, len(self.images))
+        stale = self._fetch(wanted, first)
+        if stale and self.task.id and self.source.clock.now() < self.deadline:
+            self._fetch(self._fresh(stale), first)
+        if not any(image.error and image.error.code == "not_saved" for image in self.images):
+            for path in leftovers(self.output.folder, self.record.id):
+                remove(path)
+        return self.images
+
+    def _fetch(self, wanted: list[ImageResult], first: int) -> list[ImageResult]:
+        """Download `wanted` and publish each as it comes; returns those whose link has expired.
+
+        What is left of a download that did not end stays where it is: the next run goes on from there.
+        """
+        works, ready, stale = [], [], []
         for image in wanted:
-            order.images[image.index]["error"] = of_image(error.code, error.message)
-        return []
-
-    def fetching(image, part):
-        if image.data:
-            return lambda: download.unpack(image.data, part)
-        return lambda: download.fetch(image.url, part, tools.loopback, tools.clock, deadline, tools.log,
-                                      tools.api.where)
-
-    stale = []
-    works = [fetching(image, part) for image, part in zip(wanted, parts)]
-    try:
-        for position, saved, error in tools.clock.each(works, deadline - tools.clock.now() + 1.0, AT_ONCE):
-            image = wanted[position]
-            entry = order.images[image.index]
-            if error is None:
-                error = _publish(order, entry, saved, first_number + image.index)
-            if error is None:
+            try:
+                part = self._begun(image.index) or new_part(self.output.folder, self.record.id, image.index)
+            except NotSaved as error:
+                self.images[image.index].error = ImageError("not_saved", error.message)
                 continue
-            if isinstance(error, Overdue):
-                error = download.NotSaved("the time was up before the download ended")
-            if not isinstance(error, Image2Error):
-                raise error
-            if getattr(error, "stale", False):
-                stale.append(image)
-            entry["error"] = of_image(error.code, error.message)
-    finally:
-        for part in parts:
-            download.remove(part)
-    return stale
+            ready.append((image, part))
+            works.append(functools.partial(unpack, image.data, part) if image.data else functools.partial(
+                fetch, image.url or "", part, self.source, self.deadline))
+        seconds = max(0.0, self.deadline - self.source.clock.now()) + 1.0
+        for ended in self.source.clock.each(works, seconds, AT_ONCE):
+            image, part = ready[ended.number]
+            problem: Optional[BaseException] = ended.error or self._publish(image.index, ended.result, first)
+            if isinstance(problem, Overdue):
+                problem = NotSaved("The time was up before the download ended.", is_begun=True)
+            if isinstance(problem, NotSaved):
+                self.images[image.index].error = ImageError("not_saved", problem.message)
+                stale += [image] if problem.stale else []
+                if not problem.is_begun:
+                    remove(part)
+            elif problem:
+                raise problem
+        return stale
 
+    def _publish(self, index: int, saved: Saved, first: int) -> Optional[NotSaved]:
+        """Name a picture; the record says so first."""
+        entry, extension = self.images[index], extension_for(self.output, saved.extension)
+        for path in self._names(index, first + index, extension):
+            overwrite = self._may_replace(path)
+            damaged = ImageError("damaged", f"{saved.damaged} It is kept as it came.") if saved.damaged else None
+            entry.file, entry.error = os.path.basename(path), damaged
+            entry.width, entry.height = saved.width, saved.height
+            entry.bytes, entry.sha256 = saved.bytes, saved.sha256
+            self.note(self.images)
+            try:
+                if publish(saved.part, path, overwrite):
+                    break
+            except OSError as error:
+                entry.file = entry.sha256 = None
+                return NotSaved(f"The disk refused {path} ({error.strerror or error}).")
+        self._warn(entry, saved, extension)
+        return None
 
-def _publish(order, entry, saved, number):
-    """Name a verified picture; the record says so first, so that a kill in between loses nothing."""
-    place = order.place
-    extension = places.extension_for(place, saved.format)
-    while True:
-        path = places.path_of(place, order.stem, number, extension)
-        overwrite = _may_replace(order, path)
-        entry.update(path=path, width=saved.width, height=saved.height, sha256=saved.sha256, error=None)
-        order.note(images=order.images)
+    def _names(self, index: int, number: int, extension: str) -> Iterator[str]:
+        """Paths to try: the one the picture had before, then numbered ones."""
+        before = self._before.get(index)
+        if before and before.endswith(extension):
+            yield os.path.join(self.output.folder, before)
+        while True:
+            yield path_of(self.output, self.stem, number, extension)
+            number += 1
+
+    def _may_replace(self, path: str) -> bool:
+        """Was this command told to overwrite, or the one that ordered, which did not mean what came there since?"""
+        if not self.output.overwrite:
+            try:
+                is_older = os.lstat(path).st_mtime <= self.record.sent_s
+            except OSError:
+                is_older = True
+            if not (self.record.overwrite and is_older):
+                return False
+        return self.claim(path)
+
+    def _warn(self, entry: SavedImage, saved: Saved, extension: str) -> None:
+        asked = self.record.request.get("size")
+        real = f"{entry.width}x{entry.height}"
+        if isinstance(asked, str) and asked not in ("auto", real) and entry.width:
+            self.warnings.append(f"Asked for {asked[:20]}, got {real}.")
+        if saved.damaged:
+            self.warnings.append(f"{entry.file}: {saved.damaged}")
+        elif self.output.suffix and extension != self.output.suffix:
+            self.warnings.append(f"The picture is {saved.format}, so it was saved as {extension}.")
+
+    def _begun(self, index: int) -> Optional[str]:
+        """The beginning of a download that an earlier run left, to go on from."""
+        found = leftovers(self.output.folder, f"{self.record.id}-{index}")
+        return next((path for path in found if stat.S_ISREG(os.lstat(path).st_mode)), None)
+
+    def _fresh(self, stale: list[ImageResult]) -> list[ImageResult]:
+        """The same images with the links that the service gives now."""
+        seconds = min(LOOK_S, max(1.0, self.deadline - self.source.clock.now()))
         try:
-            if download.publish(saved.part, path, overwrite):
-                break
-        except OSError as error:
-            entry.update(path=None)
-            return download.NotSaved("the disk refused %s (%s)" % (path, error.strerror or error))
-        number += 1
-    _warn_of(order, entry, saved.format, extension)
-    order.tools.tell.saved(path)
-    return None
-
-
-def _may_replace(order, path) -> bool:
-    """Was this command told to overwrite, or the one that ordered, which did not mean what came there since?"""
-    if not order.place.overwrite and not (_may_overwrite(order) and places.stood_at(path, order.record["sent_s"] or 0.0)):
-        return False
-    return order.tools.store.claim(path, order.record["id"])
-
-
-def _may_overwrite(order) -> bool:
-    return order.place.overwrite or order.record.get("overwrite") is True
-
-
-def _warn_of(order, entry, format_name, extension):
-    asked = (order.record.get("request") or {}).get("size")
-    real = "%dx%d" % (entry["width"], entry["height"])
-    if asked not in (None, "auto", real):
-        order.warnings.append("Asked for %s, got %s." % (asked, real))
-    if order.place.suffix and extension != order.place.suffix:
-        order.warnings.append("The picture is %s, so it was saved as %s." % (format_name, extension))
-
-
-def _numbers(order) -> int:
-    taken = {image.get("path") for image in order.images}
-    if any(taken - {None}):
-        return 1  # going on beside pictures of this very order
-    return places.first_number(order.place._replace(overwrite=_may_overwrite(order)), order.stem, len(order.images))
-
-
-def _fresh(order, stale, deadline) -> list:
-    try:
-        task = order.tools.api.look(order.task_id, min(LOOK_S, max(1.0, deadline - order.tools.clock.now())))
-    except Image2Error:
-        return []
-    fresh = [image for image in task.images if image.is_there and image.index in {old.index for old in stale}]
-    for image in fresh:
-        order.images[image.index]["url"] = image.url
-    return fresh
-
-
-def found(image) -> dict:
-    """What a record and an answer say of an image that can be had but is not saved."""
-    return {"index": image.index, "path": None, "url": image.url, "revised_prompt": image.revised_prompt,
-            "error": None}
-
-
-def _failed_image(image) -> dict:
-    return {**found(image), "error": of_image("task_failed", NO_PICTURE, image.error or image.status)}
-
-
-def _unsaved_image(image) -> dict:
-    # no file was wanted, but to forget it would lose it
-    return {**found(image), "error": of_image("not_saved", "it came inside the answer, without a URL")}
-
-
-def _is_saved(image: dict) -> bool:
-    path = image.get("path")
-    return bool(path) and not image.get("error") and download.is_file_with(path, image.get("sha256"))
+            task = self.api.look(self.task.id or "", seconds)
+        except Image2Error:
+            return []
+        wanted = {image.index for image in stale}
+        fresh = [image for image in ordered(task, self.record) if image.is_there and image.index in wanted]
+        for image in fresh:
+            self.images[image.index] = _unsaved(image)
+        return fresh

@@ -1,258 +1,234 @@
-"""What was asked and where it stands, on disk, so that any later run can finish it.
+"""The records of one output folder: written before an order is sent, found again by what was ordered, and locked.
 
-`OUT/.image2/` holds one small JSON file an order, replaced atomically and synced: before the POST (the
-intent), right after it (the task id), and as pictures arrive. Touches only that folder; never the key, never
-the network. What is no record is passed over.
-
-Two byte ranges of one lock file per order say who is at it; they end with the process, however it ends:
-`OWNER` is held by the run that ordered (a second identical command then makes its own pictures), `FILES` by
-whoever is writing pictures or the record after the task id is known.
+`OUT/.image2/FINGERPRINT-SEQUENCE-CREATED.json` is an order that is not settled; settled ones lie in `done/`, with task
+and state in their names. So what a command goes on with is found by names alone: with 10,000 finished orders in a
+folder version 1.0 read them all. The highest sequence of a fingerprint is what its command means, whatever the clock says.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
 import json
 import os
-import threading
-import time
+import re
 import uuid
+from collections import Counter
+from typing import NamedTuple, Optional
 
-from . import locks
-from .record import BEFORE_A_TASK, NOT_SENT, SENDING, SUBMITTED, UNKNOWN, Record, read
+from .record import ACCEPTED, BEFORE_A_TASK, MAX_RECORD, SENDING, UNKNOWN, Record, parse
+from .state_folder import Locks, StateFolder
 
-FOLDER = ".image2"
-OWNER, FILES = 0, 1
-# what the same command goes on with, where there are several the first of these; FINISHED is nothing to go on with
-TO_CONTINUE = (SUBMITTED, SENDING, UNKNOWN, NOT_SENT)
-UNKNOWN_FOR_S = 15 * 60
-OLD_PART_S = 60.0  # writing a record takes milliseconds
-IN_USE = (5, 32)  # Windows: access denied, sharing violation
+ACTIVE, DONE = "", "done"  # folders in the state folder
+NAME = re.compile(r"([0-9a-f]{32})-([0-9]{1,9})-([0-9]{1,11})(?:-([0-9a-f]{12})-([a-z]+))?\.json")
+MAX_DATA = 400_000_000  # bytes of pictures that came inside an answer
+TRIES = 3  # to read a record that is being moved
+
+
+class Entry(NamedTuple):
+    """What a record's name tells; entries sort by age. `task` is a digest of its task's id, `state` its state; None where
+    it is not settled."""
+
+    created_s: int
+    name: str
+    fingerprint: str
+    sequence: int
+    task: Optional[str]
+    state: Optional[str]
+
+    @property
+    def place(self) -> str:
+        """The folder that it lies in."""
+        return DONE if self.state else ACTIVE
+
+
+Index = dict[str, list[Entry]]
 
 
 class Store:
-    """The records of one output folder. For any number of threads, each at an order of its own."""
+    """The records of the output folder `folder`. For any number of threads, each at an order of its own."""
 
-    def __init__(self, folder: str):
-        self.folder = os.path.join(folder, FOLDER)
-        self._locks = None
-        self._held = set()
-        self._locking = threading.Lock()  # on Windows a lock is two calls on the one descriptor: seek, then lock
-        self._claimed = {}  # path -> the order of this run whose picture has that name
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._locks = Locks(folder)
+        self._claimed: dict[str, str] = {}
+        self._settled: dict[str, str] = {}  # the names of the settled records that were read or written, by id
 
-    def create(self, fingerprint: str, service: str, request: dict, stem: str) -> Record:
-        """A new order of state NOT_SENT, on disk and synced when this returns, owned by this process."""
-        self._prepare()
-        now = time.time()
-        record = Record(version=1, id=str(uuid.uuid4()), created_s=now, sent_s=now,
-                        state=NOT_SENT, service=service, fingerprint=fingerprint, request=request, stem=stem,
-                        overwrite=False, suffix=None, task_id=None, accepted_s=None, status=None, images=[], error=None)
-        record.path = os.path.join(self.folder, "%s-%s.json" % (
-            time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)), record["id"][:8]))
-        self.lock(record["id"], OWNER)
-        self.save(record, True)
-        return record
+    def problem(self) -> Optional[str]:
+        """Why records cannot be kept here, or None. Makes the state folder."""
+        try:
+            with StateFolder(self.folder, DONE, make=True):
+                self._locks.open()
+            return None
+        except OSError as error:
+            return error.strerror or str(error)
 
-    def save(self, record: Record, sync: bool, **changes):
-        """Apply `changes` and replace the file atomically. Raises OSError where the disk refuses.
+    # --- writing
 
-        A kill loses nothing either way; `sync` holds against a loss of power too, and costs two disk syncs.
-        """
-        record.update(changes)
-        self._replace(record.path, _text(record), sync)
+    def save(self, record: Record, sync: bool = False) -> None:
+        """Write the record where its state belongs. Raises OSError where the disk refuses."""
+        data, is_settled, name = record.as_text().encode("ascii"), record.is_settled, _active_name(record)
+        before = self._settled.pop(record.id, None)
+        settled = f"{name[:-5]}-{_digest(record.task_id or '')}-{record.state}.json"
+        with StateFolder(self.folder, DONE if is_settled else ACTIVE, make=True) as state:
+            state.write(settled if is_settled else name, data, sync)
+            if is_settled and before and before != settled:
+                state.remove(before)
+        if is_settled or before:  # settled now; or before, and at work again: its files were gone
+            with StateFolder(self.folder, ACTIVE if is_settled else DONE, make=True) as state:
+                state.remove(name if is_settled else before or "")
+        if is_settled:
+            self._settled[record.id] = settled
 
     def write_over(self, record: Record) -> bool:
-        """Put the record into the blocks that its file has already; False where they are too few.
-
-        Where a disk filled up in the POST there is no room for a second file. Without this the id of a paid task was
-        lost where many orders share one answer.
-        """
-        data = _text(record).encode("ascii")
+        """Put the record into the blocks of its file, on a disk that is full; False where that cannot be."""
         try:
-            with open(record.path, "r+b") as file:
-                if len(data) > getattr(os.fstat(file.fileno()), "st_blocks", 0) * 512:
-                    return False
-                file.write(data)
-                file.truncate()
-                os.fsync(file.fileno())
-                return True
+            with StateFolder(self.folder) as state:
+                return state.write_over(_active_name(record), record.as_text().encode("ascii"))
         except OSError:
             return False
 
-    def _replace(self, path: str, text: str, sync: bool):
-        part = "%s.%s.part" % (path, uuid.uuid4().hex)
-        try:
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(text)
-                file.flush()
-                if sync:
-                    os.fsync(file.fileno())
-            _rename(part, path)
-        except BaseException:
-            _unlink(part)
-            raise
-        if sync:
-            _sync_folder(self.folder)
-
-    def put(self, path: str, text: str):
-        """Write a file of the output folder or of this one in one step. Raises OSError where the disk refuses."""
-        self._prepare()
-        part = os.path.join(self.folder, "%s.part" % uuid.uuid4().hex)  # here `all` sweeps what a killed run left
-        try:
-            with open(part, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-                file.write(text)
-            _rename(part, path)
-        except BaseException:
-            _unlink(part)
-            raise
-
-    def reload(self, record: Record):
-        """Take over what another process wrote meanwhile."""
-        fresh = read(record.path)
+    def reload(self, record: Record) -> Record:
+        """The record as another process has left it meanwhile."""
+        fresh = self.newest(record.fingerprint)
         # a file that is behind is this run's own, of before the disk was full: it does not know the task
-        if fresh is not None and (record["state"] in BEFORE_A_TASK or fresh["state"] not in BEFORE_A_TASK):
-            record.clear()
-            record.update(fresh)
+        is_behind = fresh is not None and fresh.state in BEFORE_A_TASK and record.state not in BEFORE_A_TASK
+        return record if fresh is None or fresh.id != record.id or is_behind else fresh
 
-    def stash(self, record: Record, data: list):
+    def stash(self, record: Record, data: list[Optional[str]]) -> None:
         """Keep pictures that came inside the answer itself: no later look could bring them back."""
-        self._replace(record.path + ".data", json.dumps(data), True)
+        with StateFolder(self.folder, make=True) as state:
+            state.write(f"{record.id}.data", json.dumps(data).encode("ascii"), True)
 
-    def stashed(self, record: Record) -> list:
-        """What `stash` kept, an entry an image (text or None); empty where there is nothing."""
+    def stashed(self, record: Record) -> list[Optional[str]]:
+        """What `stash` kept, an entry an image; empty where there is nothing."""
+        data = self._read(ACTIVE, f"{record.id}.data", MAX_DATA)
         try:
-            with open(record.path + ".data", encoding="ascii") as file:
-                data = json.load(file)
-        except (OSError, ValueError):
+            found = json.loads(data) if data else []
+        except (ValueError, RecursionError):
             return []
-        return [item if isinstance(item, str) else None for item in data] if isinstance(data, list) else []
+        return [item if isinstance(item, str) else None for item in found] if isinstance(found, list) else []
 
-    def drop_stash(self, record: Record):
+    def drop_stash(self, record: Record) -> None:
         """The pictures are on disk: forget the answer they came in."""
-        _unlink(record.path + ".data")
+        with contextlib.suppress(OSError), StateFolder(self.folder) as state:
+            state.remove(f"{record.id}.data")
 
-    def all(self) -> list:
-        """Every readable record, oldest first."""
-        try:
-            paths = sorted(os.path.join(self.folder, name) for name in os.listdir(self.folder))
-        except OSError:
-            return []
-        for path in paths:
-            if path.endswith(".part") and _is_old(path):
-                _unlink(path)  # of a run that was killed while it wrote
-        return [record for record in map(read, paths) if record]
+    def keep(self, name: str, text: str) -> str:
+        """Keep a text of the user's for the next run; its path. Raises OSError."""
+        with StateFolder(self.folder, make=True) as state:
+            state.write(name, text.encode("utf-8", "replace"), False)
+            return os.path.join(state.path, name)
 
-    def of_task(self, task_id: str, service: str):
+    # --- finding
+
+    def index(self) -> Index:
+        """The entries of every fingerprint, by names alone: what a batch looks its orders up in."""
+        found: Index = {}
+        for entry in self._entries(ACTIVE, DONE):
+            found.setdefault(entry.fingerprint, []).append(entry)
+        return found
+
+    def newest(self, fingerprint: str, index: Optional[Index] = None) -> Optional[Record]:
+        """The order that the command with this fingerprint means, None where there is none."""
+        entries = index.get(fingerprint, []) if index is not None else self._entries(ACTIVE, DONE, begin=fingerprint)
+        for _ in range(TRIES):
+            for entry in sorted(entries, key=lambda entry: (entry.sequence, entry.place == ACTIVE), reverse=True):
+                record = self.read(entry)
+                if record:
+                    return record
+            if not entries:
+                return None
+            entries = self._entries(ACTIVE, DONE, begin=fingerprint)  # another run may just have settled it: its file moved
+        # Its name alone says that there was an order; a record of root's, or a torn one, was paid for again.
+        last = max(entries, key=lambda entry: entry.sequence)
+        return Record(str(uuid.uuid4()), fingerprint, "", UNKNOWN, last.sequence, last.created_s, last.created_s)
+
+    def read(self, entry: Entry) -> Optional[Record]:
+        """The record behind a name, None where it is torn, foreign or not what its name says."""
+        data = self._read(entry.place, entry.name, MAX_RECORD)
+        record = parse(data) if data else None
+        if record is None or (record.fingerprint, record.sequence) != (entry.fingerprint, entry.sequence):
+            return None
+        if record.state in (SENDING, UNKNOWN) and self.stashed(record):
+            record.state = ACCEPTED  # killed between keeping the pictures of the answer and saying so
+        if entry.state:
+            self._settled[record.id] = entry.name
+        return record
+
+    def of_task(self, task_id: str, service: str) -> Optional[Record]:
         """The record of a task of that service, or None."""
-        return next((record for record in self.all()
-                     if (record["task_id"], record["service"]) == (task_id, service)), None)
+        digest = _digest(task_id)
+        entries = [*self._entries(ACTIVE), *(entry for entry in self._entries(DONE) if entry.task == digest)]
+        return next((record for record in map(self.read, entries)
+                     if record and (record.task_id, record.service) == (task_id, service)), None)
 
-    def unfinished(self, service: str) -> list:
-        """Every order of that service that was accepted and whose pictures are not all settled."""
-        return [record for record in self.all() if (record["state"], record["service"]) == (SUBMITTED, service)]
+    def unfinished(self, service: str) -> list[Record]:
+        """Every order of that service that was accepted and whose pictures are not all settled, oldest first."""
+        found = map(self.read, self._entries(ACTIVE))
+        return [record for record in found if record and (record.state, record.service) == (ACCEPTED, service)]
 
-    def to_continue(self, fingerprint: str, service: str):
-        """The order that the same command should go on with, owned by this process from here on, or None.
+    def recent(self, limit: int) -> list[Record]:
+        """The orders of the folder: those that are not settled, then the newest, `limit` at most."""
+        entries = [*reversed(self._entries(ACTIVE)), *reversed(self._entries(DONE))]
+        return list(itertools.islice(filter(None, map(self.read, entries)), limit))
 
-        Unfinished, or of unknown fate for less than 15 minutes, and of no living owner. What is accepted goes
-        before what may be, and that before what is not: sending again is the last thing to do.
-        """
-        same = [record for record in self.all()
-                if (record["fingerprint"], record["service"]) == (fingerprint, service) and self._is_open(record)]
-        for record in sorted(same, key=lambda record: TO_CONTINUE.index(record["state"])):
-            if not self.lock(record["id"], OWNER):
-                continue
-            self.reload(record)
-            if self._is_open(record):
-                return record
-            self.unlock(record["id"], OWNER)
-        return None
+    def all(self) -> list[Record]:
+        """Every readable record, oldest first."""
+        return list(filter(None, map(self.read, self._entries(ACTIVE, DONE))))
 
-    @staticmethod
-    def _is_open(record: Record) -> bool:
-        return record["state"] in TO_CONTINUE and (
-            record["state"] not in (SENDING, UNKNOWN) or record.age_s < UNKNOWN_FOR_S)
+    def states(self) -> dict[str, int]:
+        """How many orders stand where; settled ones are counted by their names."""
+        active = [record.state for record in map(self.read, self._entries(ACTIVE)) if record]
+        return dict(Counter([*active, *(entry.state for entry in self._entries(DONE) if entry.state)]))
 
-    def lock(self, name: str, which: int) -> bool:
-        """Take one of the two locks of an order (by its id) without waiting; False where a living process holds it."""
-        place = locks.place_of(name, which)
-        with self._locking:
-            if place not in self._held:
-                if not self._take(place):
-                    return False
-                self._held.add(place)
-        return True
+    # --- locks
 
-    def unlock(self, name: str, which: int):
+    def lock(self, name: str) -> bool:
+        """Take a lock without waiting; False where another living process holds it."""
+        return self._locks.take(name)
+
+    def unlock(self, name: str) -> None:
         """Give a lock back."""
-        place = locks.place_of(name, which)
-        with self._locking:
-            if place in self._held:
-                self._held.discard(place)
-                if self._locks is not None:
-                    locks.give_back(self._locks, place)
+        self._locks.give_back(name)
 
     def claim(self, path: str, order_id: str) -> bool:
-        """May this order replace what stands at `path`? Not what another order of the same run has just been paid for."""
+        """May this order replace what stands at `path`? Not what another order of the same run was just paid for."""
         return self._claimed.setdefault(os.path.normcase(path), order_id) == order_id
 
-    def _take(self, place) -> bool:
-        if self._locks is None:
-            try:
-                self._prepare()
-                self._locks = os.open(os.path.join(self.folder, "locks"), os.O_RDWR | os.O_CREAT, 0o600)
-            except OSError:  # as on a file system without locks: no reason to leave a paid picture where it is
-                return True
-        return locks.take(self._locks, place)
+    def _read(self, where: str, name: str, limit: int) -> Optional[bytes]:
+        with contextlib.suppress(OSError), StateFolder(self.folder, where) as state:
+            return state.read(name, limit)
+        return None
 
-    def _prepare(self):
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        ignore = os.path.join(self.folder, ".gitignore")
-        if not os.path.exists(ignore):
-            with open(ignore, "w", encoding="ascii") as file:
-                file.write("*\n")
+    def _entries(self, *places: str, begin: str = "") -> list[Entry]:
+        """Oldest first, those whose names begin so."""
+        found: list[Entry] = []
+        for place in places:
+            with contextlib.suppress(OSError), StateFolder(self.folder, place) as state:
+                entries = [_entry(name) for name in state.names() if name.startswith(begin)]
+                found += [entry for entry in entries if entry and entry.place == place]
+        return sorted(found)
 
 
-def _text(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=True, indent=1)
+def _entry(name: str) -> Optional[Entry]:
+    found = NAME.fullmatch(name)
+    if not found:
+        return None
+    fingerprint, sequence, created_s, task, state = found.groups()
+    return Entry(int(created_s), name, fingerprint, int(sequence), task, state)
 
 
-def _is_old(path: str) -> bool:
-    try:
-        return time.time() - os.stat(path).st_mtime > OLD_PART_S
-    except OSError:
-        return False
+def _active_name(record: Record) -> str:
+    return f"{record.fingerprint}-{record.sequence:04d}-{int(record.created_s):010d}.json"
 
 
-def _rename(part: str, path: str):
-    # Windows refuses while somebody looks at the old file, a virus scanner or another run of ours; that is soon over.
-    for attempt in range(6):
-        try:
-            os.replace(part, path)
-            return
-        except PermissionError as error:
-            if getattr(error, "winerror", None) not in IN_USE:
-                raise
-            time.sleep(0.01 * 2 ** attempt)
-    os.replace(part, path)
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
 
-def _unlink(path: str):
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
-
-
-def _sync_folder(folder: str):
-    # A rename is only lasting once its folder is synced; Windows cannot open folders and needs no such sync.
-    if os.name == "nt":
-        return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError:
-        pass
+def write_file(path: str, text: str) -> None:
+    """Write a file of the output folder in one step; what stood there, also a link or a FIFO, is replaced."""
+    with StateFolder(os.path.dirname(path), make=True) as state:
+        state.publish(path, text.encode("utf-8", "replace"))

@@ -1,260 +1,352 @@
-"""A URL or bytes -> a verified file, or a clear reason. Cannot know the key.
+"""A link or base64 -> a verified file under a temporary name, then under its own, or a clear reason. Cannot know the key.
 
-Network (without any credential) and disk. A picture is written to a `.part` file beside its place, checked
-to be a whole raster image, and only then published under its name, in one step that replaces nothing unasked.
-Ten of fourteen like tools saved error pages as `.png`; such a file later breaks an agent's session.
+Network (without any credential) and disk; knows no order and chooses no name. A picture is written to a `.part` file
+beside its place, checked to be one whole picture, and only then published, in one step that replaces nothing unasked.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import glob
 import hashlib
+import itertools
 import os
 import re
+import ssl
+import stat
+import time
 import uuid
-from typing import NamedTuple
-from urllib.parse import urljoin
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
+from ..clock import Clock, backoff
 from ..errors import Image2Error
-from ..order.pace import backoff
 from ..service import transport
 from . import links
-from .image_check import NotRaster, inspect
+from .image_check import EXTENSIONS, HEAD, NotRaster, inspect, what_is
 
 MAX_BYTES = 64 * 1024 * 1024
 SILENCE_S = 20.0
-TRIES = 3
+TRIES = 3  # at least, while there is time
+LATE_S = 10.0  # for so long a link that does not work yet is a CDN that is late
 REDIRECTS = 5
 REDIRECT = (301, 302, 303, 307, 308)
-STALE = (401, 403, 404, 410)  # an expired link: the task is asked for a fresh one
+STALE = (401, 403, 404, 410)  # an expired link, where it lasts: the task is asked for a fresh one
+OVERLAP = 1024  # bytes that are fetched again to see that what goes on is the same picture
+IN_USE = (5, 32)  # Windows: "access denied" and "used by another process", while a viewer or scanner holds the file
+
+
+class Source(NamedTuple):
+    """Where pictures come from: the service's address, the time, and who gets a line for each exchange."""
+
+    base_url: str
+    clock: Clock
+    log: Optional[Callable[[str], None]] = None
 
 
 class Saved(NamedTuple):
-    """A picture on disk under its temporary name."""
+    """What came whole by HTTP, under its temporary name. `damaged`: a sentence, why it is no whole picture all the same."""
 
     part: str
     format: str
-    width: int
-    height: int
+    extension: str
+    width: Optional[int]
+    height: Optional[int]
+    bytes: int
     sha256: str
+    damaged: Optional[str] = None
 
 
 class NotSaved(Image2Error):
-    """One picture could not be had. `stale`: a fresh URL may help."""
+    """One picture could not be had. `stale`: fresh links may help. `is_begun`: its file is left, to go on from;
+    else the file is worth nothing, and whoever made it removes it."""
 
-    def __init__(self, message, http_status=None, stale=False):
-        super().__init__("not_saved", message, http_status=http_status)
-        self.stale = stale
+    def __init__(self, message: str, stale: bool = False, is_begun: bool = False) -> None:
+        super().__init__("not_saved", message)
+        self.stale, self.is_begun = stale, is_begun
 
 
-def make_parts(folder: str, order_id: str, count: int) -> list:
-    """New empty temporary files of one order; what a killed run leaves of them is found by `leftovers`.
+class _Again(Exception):
+    """This try failed; another may not. `asked_s`: the pause that the server asked for."""
 
-    Whoever made them removes them. They are made here and only opened by `fetch`: the thread of a download that
-    is given up lives a little longer, and could otherwise make its file anew behind everybody's back. Raises
-    `NotSaved`.
+    def __init__(self, message: str, status: Optional[int] = None, asked_s: Optional[float] = None) -> None:
+        super().__init__(message)
+        self.status, self.asked_s = status, asked_s
+
+
+def new_part(folder: str, order_id: str, index: int) -> str:
+    """A new empty temporary file; what a killed run leaves of it is found by `leftovers`. Raises `NotSaved`.
+
+    It is made here and only opened by `fetch`: the thread of a download that is given up lives a little longer, and
+    could otherwise make its file anew behind everybody's back.
     """
-    parts = []
-    # 0666 less the umask, as any file the user makes; mkstemp would leave a 0600 that web servers cannot read
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        for _ in range(count):
-            path = os.path.join(folder, ".image2-%s-%s.part" % (order_id, uuid.uuid4().hex))
-            os.close(os.open(path, flags, 0o666))
-            parts.append(path)
-    except OSError as error:
-        for part in parts:
-            remove(part)
-        raise _refused_by_disk(error) from None
-    return parts
+    path = os.path.join(folder, f".image2-{order_id}-{index}-{uuid.uuid4().hex}.part")
+    with _disk():
+        # 0666 less the umask, as any file the user makes; mkstemp would leave a 0600 that web servers cannot read
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    return path
 
 
-def leftovers(folder: str, order_id: str) -> list:
+def leftovers(folder: str, order_id: str) -> List[str]:
     """The temporary files that a killed run of this order left."""
-    start = ".image2-%s-" % order_id
-    try:
-        return [os.path.join(folder, name) for name in os.listdir(folder)
-                if name.startswith(start) and name.endswith(".part")]
-    except OSError:
-        return []
+    return sorted(glob.glob(glob.escape(os.path.join(folder, f".image2-{order_id}-")) + "*.part"))
 
 
-def remove(path: str):
+def remove(path: str) -> None:
     """Unlink a temporary file that may be gone already."""
-    try:
+    with contextlib.suppress(OSError):
         os.unlink(path)
-    except OSError:
-        pass
 
 
-def fetch(url: str, part: str, loopback: bool, clock, deadline: float, log=None, home: str = "") -> Saved:
-    """GET a picture into `part`, up to three times; the GET is free. Raises `NotSaved`.
+def fetch(url: str, part: str, source: Source, deadline: float) -> Saved:
+    """GET a picture into `part`, as often as there is time for until `deadline` (in the clock's seconds); a GET is free.
 
-    `loopback`: the service is on this machine, so http and loopback addresses are its own. `deadline` in the
-    clock's seconds. `home`: host and port of the service, wherever it is, as in its base URL.
+    Goes on from what the file already holds where that is the beginning of the same picture. Raises `NotSaved`.
     """
-    attempt = 1
-    while True:
-        try:
-            return _fetch_once(url, part, loopback, clock, deadline, log, home)
-        except _Again as again:
-            pause = backoff(attempt - 1)
-            if attempt == TRIES or clock.now() + pause >= deadline:
-                raise NotSaved(str(again), again.http_status) from None
-            clock.sleep(pause)
-            attempt += 1
+    with _disk():
+        return _Download(url, part, source, deadline).run()
 
 
 def unpack(data: str, part: str) -> Saved:
     """base64 text or a data: URI out of the answer -> `part`. Raises `NotSaved`."""
-    text = data.partition(",")[2] if data.startswith("data:") else data
-    if len(text) > 2 * MAX_BYTES:  # with line ends and all; before decoding makes it larger still
+    text = "".join((data.partition(",")[2] if data.startswith("data:") else data).split())
+    if len(text) > MAX_BYTES // 3 * 4:
         raise _too_large()
     try:
         # a paid picture is not lost to the URL-safe alphabet or to padding that was left out
-        plain = "".join(text.split()).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
+        plain = text.translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
         raw = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except ValueError:
-        raise NotSaved("the service sent base64 that cannot be read") from None
-    if len(raw) > MAX_BYTES:
-        raise _too_large()
-    try:
-        return _write(part, (raw,))
-    except _Again as again:
-        raise NotSaved(str(again)) from None
-    except OSError as error:
-        raise _refused_by_disk(error) from None
+        raise NotSaved("The service sent base64 that cannot be read.") from None
+    kind = what_is(raw[:HEAD])
+    if not kind.extension:
+        raise NotSaved(f"The service sent base64 that is no picture, but {kind.name}.")
+    with _disk():
+        _fill(part, 0, [raw])
+        return _examined(part)
 
 
-def publish(part: str, path: str, overwrite: bool) -> bool:
-    """Give a verified file its name in one step. False where the name is taken and `overwrite` is not set."""
-    if overwrite:
-        os.replace(part, path)
-        return True
+def publish(part_path: str, path: str, overwrite: bool) -> bool:
+    """Give a file its name in one step. False where the name is taken, or is to be replaced while it is held open."""
+    for _ in range(10):
+        try:
+            if overwrite:
+                os.replace(part_path, path)
+            elif os.name == "nt":
+                os.rename(part_path, path)  # refuses a name that is taken
+            else:
+                _link(part_path, path)
+            return True
+        except FileExistsError:
+            return False
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in IN_USE:
+                raise
+            time.sleep(0.05)
+    return False
+
+
+def is_file_with(path: str, sha256: str) -> bool:
+    """Does a regular file of this name, no link, still hold the very bytes that were saved there?"""
     try:
-        os.link(part, path)
-    except FileExistsError:
+        with _opened(path, "rb") as file:
+            return _digest(file) == sha256
+    except (OSError, ValueError):
         return False
-    except OSError:
-        return _publish_without_links(part, path)
-    remove(part)
-    return True
 
 
-def check_url(url: str, loopback: bool, home: str = ""):
-    """Raise `NotSaved` for a URL that must not be asked; see `links.why_not`."""
-    reason = links.why_not(url, loopback, home)
-    if reason:
-        raise NotSaved("the service gave a link " + reason)
+class _Download:
+    """The tries for one picture, and what they have learned of it."""
+
+    def __init__(self, url: str, path: str, source: Source, deadline: float) -> None:
+        self.url, self.path, self.source, self.deadline = url, path, source, deadline
+        self.etag: Optional[str] = None
+        self.length: Optional[int] = None
+        self.anew = False  # what the file holds is nothing to go on from
+        self.damaged: Optional[Saved] = None  # what came last, where it is no whole picture
+
+    def run(self) -> Saved:
+        clock, began = self.source.clock, self.source.clock.now()
+        tries = fruitless = 0
+        while True:
+            had = os.path.getsize(self.path)
+            try:
+                return self._try(0 if self.anew else had)
+            except _Again as again:
+                tries, fruitless = tries + 1, 0 if os.path.getsize(self.path) > had else fruitless + 1
+                pause = max(backoff(fruitless), again.asked_s or 0)
+                lasting = again.status in STALE and tries >= TRIES and clock.now() - began >= LATE_S
+                if lasting or clock.now() + pause >= self.deadline:
+                    return self._give_up(again)
+            clock.sleep(pause)
+
+    def _give_up(self, again: _Again) -> Saved:
+        if self.damaged and self.damaged.bytes == self.length and is_file_with(self.path, self.damaged.sha256):
+            return self.damaged  # whole by its length, and no time to see it come a second time
+        resumable = not self.anew and os.path.getsize(self.path) > OVERLAP
+        raise NotSaved(str(again), again.status in STALE, resumable) from None
+
+    def _try(self, had: int) -> Saved:
+        """One exchange into the file, which goes on from the `had` bytes in it. What came damaged must come so twice."""
+        begin = max(0, had - OVERLAP)
+        use_proxies = not links.is_of_this_machine(self.source.base_url)
+        with transport.new_session(use_proxies) as session, self._open(session, begin) as response:
+            self._write(self._pieces(response, MAX_BYTES - begin), *self._start(response, begin))
+        before, saved = self.damaged, _examined(self.path)
+        if not saved.damaged or (before and before.sha256 == saved.sha256):
+            return saved
+        self.damaged, self.anew = saved, True
+        raise _Again(f"What came is no whole picture. {saved.damaged}")
+
+    def _open(self, session: Any, begin: int) -> Any:
+        """The answer at the end of at most five redirects, each of them checked like the link itself."""
+        headers = {"Range": f"bytes={begin}-", "If-Range": self.etag} if begin else {}  # None is not sent
+        session.get_redirect_target = lambda response: None  # requests would read the body of a redirect, however large
+        url, target = f"{self.source.base_url}/", self.url
+        for _ in range(REDIRECTS + 1):
+            silence = min(SILENCE_S, max(1.0, self.deadline - self.source.clock.now()))
+            with _network():
+                url = links.asked(target, url, self.source.base_url)
+                response = transport.open_stream(session, "GET", url, self.source.log, silence=silence, headers=headers)
+            target = links.of_header(response.headers.get("Location", ""))
+            if response.status_code not in REDIRECT or not target:
+                return response
+            response.close()
+        raise NotSaved(f"The link was redirected more than {REDIRECTS} times.")
+
+    def _start(self, response: Any, begin: int) -> Tuple[int, Optional[str], Optional[int]]:
+        """Where the answer begins in the picture, and the ETag and length of the whole."""
+        headers, status = response.headers, response.status_code
+        strong = re.fullmatch(r'"[!#-~]*"', headers.get("ETag", ""))
+        etag = strong[0] if strong else None
+        if status == 200:
+            given = re.fullmatch("[0-9]{1,15}", headers.get("Content-Length", ""))
+            if given and int(given[0]) > MAX_BYTES:
+                raise _too_large()
+            return 0, etag, int(given[0]) if given and "Content-Encoding" not in headers else None
+        total = re.fullmatch(f"bytes {begin}-[0-9]+/([0-9]{{1,15}})", headers.get("Content-Range", ""))
+        if status == 206 and total and self.etag in (None, etag) and self.length in (None, int(total[1])):
+            return begin, etag, int(total[1])
+        self.anew = self.anew or status in (206, 416)
+        raise _Again(f"The link answered {status}.", status, transport.retry_after(headers))
+
+    def _pieces(self, response: Any, bound: int) -> Iterator[bytes]:
+        with _network():
+            for piece in transport.pieces(response, bound):
+                yield piece
+                if self.source.clock.now() > self.deadline:
+                    raise _Again("The time was up before the download ended.")
+
+    def _write(self, pieces: Iterator[bytes], at: int, etag: Optional[str], length: Optional[int]) -> None:
+        head = b""
+        for piece in pieces:
+            head += piece
+            if len(head) >= OVERLAP:
+                break
+        kind = what_is(head[:HEAD])
+        if not at and not kind.extension:  # a page, while the file may hold the half of a picture
+            raise _Again(f"What came is no picture, but {kind.name}.")
+        with _opened(self.path, "rb") as file:
+            file.seek(at)
+            if at and file.read(OVERLAP) != head[:OVERLAP]:
+                self.anew = True
+                raise _Again("Another picture came where the download should have gone on.")
+        self.anew, self.etag, self.length = False, etag, length
+        _fill(self.path, at, itertools.chain([head], pieces))
+        if length not in (None, os.path.getsize(self.path)):
+            raise _Again("The download broke off.")
 
 
-class _Again(Exception):
-    """This try failed; another may not."""
+@contextlib.contextmanager
+def _network() -> Iterator[None]:
+    """What goes wrong there is worth another try, but for what would end in the same way."""
+    try:
+        yield
+    except links.BadLink as reason:
+        raise NotSaved(f"The service gave a link {reason}.") from None
+    except transport.TooLarge:
+        raise _too_large() from None
+    except _Again:
+        raise
+    except Exception as error:
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in transport.causes(error)):
+            raise NotSaved("The certificate of the link's server cannot be verified.") from None
+        raise _Again(f"The download broke off ({type(error).__name__}).") from None
 
-    def __init__(self, message, http_status=None):
-        super().__init__(message)
-        self.http_status = http_status
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NotSaved(f"The disk refused it ({error.strerror or error}).") from None
 
 
 def _too_large() -> NotSaved:
-    return NotSaved("the picture is larger than %d MB" % (MAX_BYTES >> 20))
+    return NotSaved(f"The picture is larger than {MAX_BYTES >> 20} MB.")
 
 
-def _refused_by_disk(error: OSError) -> NotSaved:
-    return NotSaved("the disk refused it (%s)" % (error.strerror or error))
+def _opened(path: str, mode: str) -> Any:
+    """A regular file that is there: a link leads elsewhere, a FIFO would hang the read, a device feed it for ever."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError("not a regular file")
+    safely = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # it may be exchanged just now
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags | safely))
 
 
-def _fetch_once(url, part, loopback, clock, deadline, log, home) -> Saved:
-    session = transport.new_session(use_proxies=not loopback)
-    try:
-        response = _open(session, url, loopback, home, min(SILENCE_S, max(1.0, deadline - clock.now())), log)
-        if response.status_code in STALE:
-            raise NotSaved("the link answered %d" % response.status_code, response.status_code, stale=True)
-        if response.status_code != 200:
-            raise _Again("the link answered %d" % response.status_code, response.status_code)
-        if _says_too_large(response):
-            raise _too_large()
-        return _write(part, _until(transport.pieces(response, MAX_BYTES), clock, deadline))
-    except transport.TooLarge:
-        raise _too_large() from None
-    except (NotSaved, _Again):
-        raise
-    except Exception as error:
-        # requests' errors are OSErrors too, but without a number; what has one comes from the disk
-        if isinstance(error, OSError) and error.errno and not isinstance(error, (ConnectionError, TimeoutError)):
-            raise _refused_by_disk(error) from None
-        raise _Again("the download broke off (%s)" % type(error).__name__) from None
-    finally:
-        session.close()
+def _fill(path: str, at: int, pieces: Iterable[bytes]) -> None:
+    """The bytes of a temporary file from `at` on, down to the disk."""
+    with _opened(path, "r+b") as file:
+        file.seek(at)
+        file.truncate()
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def _open(session, url, loopback, home, silence, log):
-    """The answer at the end of at most five redirects, each of them checked like the link itself."""
-    for _ in range(REDIRECTS + 1):
-        check_url(url, loopback, home)
-        response = transport.open_stream(session, "GET", url, log, silence=silence)
-        target = response.headers.get("Location")
-        if response.status_code not in REDIRECT or not target:
-            return response
-        url = urljoin(url, target)
-        response.close()
-    raise NotSaved("the link was redirected more than %d times" % REDIRECTS)
-
-
-def _until(pieces, clock, deadline):
-    for piece in pieces:
-        yield piece
-        if clock.now() > deadline:
-            raise _Again("the time was up before the download ended")
-
-
-def _write(part, pieces) -> Saved:
+def _digest(file: BinaryIO) -> str:
     digest = hashlib.sha256()
-    flags = os.O_RDWR | os.O_TRUNC | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        with os.fdopen(os.open(part, flags), "w+b") as file:
-            for piece in pieces:
-                digest.update(piece)
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
+    for piece in iter(lambda: file.read(transport.PIECE), b""):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _examined(path: str) -> Saved:
+    """What the temporary file holds: read again from the disk, for it may have come in several runs."""
+    with _opened(path, "rb") as file:
+        digest, size = _digest(file), file.tell()
+        try:
             raster = inspect(file)
-    except NotRaster as reason:
-        raise _Again("what came is no whole picture: %s" % reason) from None
-    return Saved(part, raster.format, raster.width, raster.height, digest.hexdigest())
+        except NotRaster as reason:
+            file.seek(0)
+            kind = what_is(file.read(HEAD))
+            ending = ".damaged" if kind.measure or kind.format == "unknown" else ""  # fox.png.damaged, but fox.bmp
+            sentence = f"{str(reason)[0].upper()}{str(reason)[1:]}."
+            return Saved(path, kind.format, kind.extension + ending, None, None, size, digest, sentence)
+    return Saved(path, raster.format, EXTENSIONS[raster.format], raster.width, raster.height, size, digest)
 
 
-def _says_too_large(response) -> bool:
-    text = response.headers.get("Content-Length", "")
-    return re.fullmatch(r"[0-9]{1,15}", text) is not None and int(text) > MAX_BYTES
+def _link(part_path: str, path: str) -> None:
+    """A rename that replaces nothing; raises FileExistsError.
 
+    FAT and some network folders know no hard links. There the name is looked for under a lock on the folder: an empty
+    file that reserves it is what a kill between two steps would leave there for a picture.
+    """
+    import fcntl
 
-def _publish_without_links(part: str, path: str) -> bool:
-    # FAT, some network folders and Windows know no hard links
     try:
-        if os.name == "nt":
-            os.rename(part, path)  # refuses a name that is taken
-            return True
-        open(path, "xb").close()
+        os.link(part_path, path)
+        return remove(part_path)
     except FileExistsError:
-        return False
-    try:
-        os.replace(part, path)
-    except OSError:
-        remove(path)  # it is ours, and empty
         raise
-    return True
-
-
-def is_file_with(path: str, sha256) -> bool:
-    """Does the file still hold the very picture that was saved there?"""
-    if not os.path.isfile(path):  # a FIFO would hang the read, a device feed it for ever
-        return False
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            for piece in iter(lambda: file.read(transport.PIECE), b""):
-                digest.update(piece)
     except OSError:
-        return False
-    return digest.hexdigest() == sha256
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # not known to this file system: then the look has to do
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        if os.path.lexists(path):
+            raise FileExistsError
+        os.rename(part_path, path)
+    finally:
+        os.close(folder)

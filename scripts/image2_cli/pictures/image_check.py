@@ -1,32 +1,31 @@
-"""Tells whether bytes are one whole raster image, by walking its container to the true end.
+"""Is this one whole picture? By its magic, a size that makes sense and the end of its container.
 
-A leaf: the standard library only, nothing of ours. It reads the file it is handed; it opens no path, writes
-nothing and decodes no pixel. It vouches for the container, not for what the picture shows.
-
-Magic bytes are not enough: a download that was cut still begins like a picture, and later crashes the session
-of the agent that opens it. Whatever the bytes, the answer is a `Raster` or a `NotRaster`, in bounded time and
-flat memory.
+A leaf: the standard library only. It reads the file it is handed, in pieces; it opens no path, writes nothing and
+decodes no pixel: what lies between head and end is the decoder's business. Magic alone is not enough: a download that
+was cut still begins like a picture, and later crashes the session of the agent that opens it.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+import struct
+from typing import BinaryIO, Callable, NamedTuple, Optional, Set, Tuple
 
-from . import containers
-from .containers import UNKNOWN, NotRaster
-
+PIECE = 256 * 1024  # bytes held in memory at once
+HEAD = 1024  # bytes that are enough to say what a file is
+MOST_PARTS = 2000  # segments or boxes before the picture: more are made to waste time
 LONGEST_SIDE = 65_535  # pixels: what JPEG and GIF can say at most
 MOST_PIXELS = 1 << 28  # the largest WebP, 16384 x 16384; more is a decompression bomb, not a picture
+EARLY, BROKEN = "that ends early", "with a damaged header"
+SizeAndEnd = Tuple[int, int, int]
 
-EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "gif": ".gif", "avif": ".avif"}
+
+class NotRaster(ValueError):
+    """The bytes are not one whole raster image; `str(e)` says why, in words ("a PNG that ends early")."""
 
 
 class Raster(NamedTuple):
-    """A whole image: `width` and `height` in pixels as stored (before any rotation that metadata asks for).
-
-    `end` is the offset just behind the container's last byte: what follows was appended and is no part of it.
-    """
+    """A whole image, `width` and `height` in pixels as stored. What lies behind `end` was appended to it."""
 
     format: str
     width: int
@@ -34,47 +33,147 @@ class Raster(NamedTuple):
     end: int
 
 
-def inspect(file) -> Raster:
-    """Walk the image in `file` (binary, seekable; its position does not matter and is lost) to its true end.
+class Kind(NamedTuple):
+    """What bytes are. `extension` is empty for text; `measure` is there for the pictures that are known here."""
 
-    Raises `NotRaster` for anything but a whole png, jpeg, webp, gif or avif, and `OSError` where `file` does.
-    """
-    source = containers.Source(file)
-    head = source.look(0, min(source.size, 1024))
-    for name, label, magic, walk in _FORMATS:
-        if magic.match(head):
-            source.label = label
-            width, height, end = walk(source)
-            if not end:
-                raise NotRaster(f"{label} without picture data")
-            if not (0 < width * height <= MOST_PIXELS and max(width, height) <= LONGEST_SIDE):
-                raise NotRaster(f"{label} with an absurd size of {width}x{height} pixels")
-            return Raster(name, width, height, end)
-    raise NotRaster(_what_else(head))
+    name: str
+    format: str
+    extension: str
+    magic: re.Pattern[bytes]
+    measure: Optional[Callable[[BinaryIO], SizeAndEnd]] = None
 
 
-_FORMATS = (
-    ("png", "a PNG", re.compile(rb"\x89PNG"), containers.png),
-    ("jpeg", "a JPEG", re.compile(rb"\xff\xd8\xff"), containers.jpeg),
-    ("gif", "a GIF", re.compile(rb"GIF8[79]a"), containers.gif),
-    ("webp", "a WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), containers.webp),
-    ("avif", "an AVIF", re.compile(rb".{4}ftyp", re.DOTALL), containers.avif),
-)
+def inspect(file: BinaryIO) -> Raster:
+    """The picture that the (seekable) file holds from its first byte on; raises `NotRaster` where it is no whole one."""
+    file.seek(0)
+    kind = what_is(file.read(HEAD))
+    if kind.measure is None:
+        raise NotRaster(f"{kind.name}, not a png, jpeg, webp, gif or avif image")
+    try:
+        width, height, end = kind.measure(file)
+    except ValueError as error:
+        raise NotRaster(f"{kind.name} {error}") from None
+    if not (0 < width * height <= MOST_PIXELS and max(width, height) <= LONGEST_SIDE):
+        raise NotRaster(f"{kind.name} with an absurd size of {width}x{height} pixels"
+                        f" (allowed: 1 to {LONGEST_SIDE} a side, {MOST_PIXELS} in all)")
+    return Raster(kind.format, width, height, end)
 
 
-def _what_else(head: bytes) -> str:
-    """What the bytes are instead: a service that fails sends a page or JSON, a user may name an SVG."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not head:
-        return "empty"
-    if text.startswith(b"<"):
-        if b"<html" in text or b"<!doctype html" in text:
-            return "HTML, not an image"
-        if b"<svg" in text:
-            return "an SVG: vector, not a raster image"
-        return "XML, not an image" if text.startswith(b"<?xml") else "HTML, not an image"
-    if text.startswith((b"{", b"[")):
-        return "JSON, not an image"
-    if text.startswith(b"%pdf-"):
-        return "a PDF, not an image"
-    return UNKNOWN
+def what_is(head: bytes) -> Kind:
+    """What a file is that begins with these (up to HEAD) bytes."""
+    return next(kind for kind in _KINDS if kind.magic.match(head))
+
+
+def _read(file: BinaryIO, at: int, count: int) -> bytes:
+    file.seek(at)
+    data = file.read(count)
+    if len(data) < count:
+        raise ValueError(EARLY)
+    return data
+
+
+def _behind(file: BinaryIO, at: int, mark: bytes) -> int:
+    """The offset just behind the first `mark` at or behind `at`."""
+    held = b""
+    while True:
+        piece = _read(file, at + len(held), 1) + file.read(PIECE)
+        found = (held + piece).find(mark)
+        if found >= 0:
+            return at + found + len(mark)
+        at += len(held) + len(piece) - len(mark) + 1
+        held = (held + piece)[1 - len(mark):]
+
+
+def _png(file: BinaryIO) -> SizeAndEnd:
+    head = _read(file, 0, 33)
+    if not head.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"):
+        raise ValueError(f"{BROKEN} (copied as text?)")
+    width, height = struct.unpack_from(">II", head, 16)
+    return width, height, _behind(file, 33, b"\0\0\0\0IEND\xaeB`\x82")
+
+
+def _jpeg(file: BinaryIO) -> SizeAndEnd:
+    at, width, height = 2, 0, 0
+    for _ in range(MOST_PARTS):
+        marker, length = struct.unpack(">HH", _read(file, at, 4))
+        if marker <= 0xFF00 or marker == 0xFFFF:
+            at += 1  # stray bytes and filling between two segments are passed over, as decoders do
+            continue
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+            height, width = struct.unpack(">HH", _read(file, at + 5, 4))
+        at += 2 + length
+        if marker == 0xFFDA:  # from here on FF D9 can only be the end; before it, a thumbnail has one of its own
+            return width, height, _behind(file, at, b"\xff\xd9")
+    raise ValueError(BROKEN)
+
+
+def _gif(file: BinaryIO) -> SizeAndEnd:
+    width, height = struct.unpack("<HH", _read(file, 6, 4))
+    size = file.seek(0, 2)
+    tail = _read(file, max(0, size - 64), min(64, size))
+    whole = tail.rstrip(b"\0\r\n")
+    if not whole.endswith(b"\0;"):  # the trailer behind the last block; inside the data this pair means nothing
+        raise ValueError(EARLY)
+    return width, height, size - len(tail) + len(whole)
+
+
+def _webp(file: BinaryIO) -> SizeAndEnd:
+    kind, body = struct.unpack("<12x4s4x10s", _read(file, 0, 30))
+    size, end = file.seek(0, 2), 8 + int.from_bytes(_read(file, 4, 4), "little")
+    if end > size:
+        raise ValueError(EARLY)
+    end = min(size, end + end % 2)  # some writers leave the last pad byte out of the size
+    bits = int.from_bytes(body, "little")
+    if kind == b"VP8X":
+        return 1 + (bits >> 32 & 0xFFFFFF), 1 + (bits >> 56), end
+    if kind == b"VP8L":
+        return 1 + (bits >> 8 & 0x3FFF), 1 + (bits >> 22 & 0x3FFF), end
+    return (bits >> 48 & 0x3FFF, bits >> 64 & 0x3FFF, end) if kind == b"VP8 " else (0, 0, end)
+
+
+def _avif(file: BinaryIO) -> SizeAndEnd:
+    size, at, sides = file.seek(0, 2), 0, []
+    found: Set[bytes] = set()
+    for _ in range(MOST_PARTS):
+        if at + 8 > size:
+            break
+        length, kind = struct.unpack(">I4s", _read(file, at, 8))
+        if kind not in (b"ftyp", b"meta", b"moov", b"mdat", b"free", b"skip", b"uuid") or kind in found - {b"mdat", b"free"}:
+            break  # no box of this file any more: it was appended
+        if length == 1:
+            length = int.from_bytes(_read(file, at + 8, 8), "big")
+        end = at + length if length else size  # 0: to the end of the file
+        if end > size or end < at + 8:
+            raise ValueError(EARLY if end > size else "with a damaged box")
+        inside = _read(file, at, min(end - at, PIECE)) if kind == b"meta" else b""
+        # tiles and thumbnails have a size too: the largest is the picture's
+        sides += [struct.unpack(">II", pair) for pair in re.findall(rb"ispe\0{4}(.{8})", inside, re.DOTALL)]
+        found.add(kind)
+        at = end
+    if not {b"meta", b"mdat"} <= found:
+        raise ValueError(EARLY)
+    width, height = max(sides, key=lambda pair: pair[0] * pair[1], default=(0, 0))
+    return width, height, at
+
+
+_KINDS = [Kind(name, known, extension, re.compile(magic, re.DOTALL), *measure)
+          for name, known, extension, magic, *measure in (
+    ("a PNG", "png", ".png", rb"\x89PNG", _png),
+    ("a JPEG", "jpeg", ".jpg", rb"\xff\xd8\xff", _jpeg),
+    ("a GIF", "gif", ".gif", rb"GIF8[79]a", _gif),
+    ("a WebP", "webp", ".webp", rb"RIFF.{4}WEBP", _webp),
+    ("an AVIF", "avif", ".avif", rb".{4}ftyp(.{4}){0,30}?avi[fs]", _avif),
+    ("a HEIC", "heic", ".heic", rb".{4}ftyp(he|mif1|msf1)"),
+    ("a JPEG XL", "jxl", ".jxl", rb"\xff\x0a|\0\0\0\x0cJXL "),
+    ("a TIFF", "tiff", ".tiff", rb"II\*\0|MM\0\*"),
+    ("a BMP", "bmp", ".bmp", rb"BM.{4}\0{4}"),
+    ("a PDF", "pdf", ".pdf", rb"%PDF-"),
+    ("empty", "text", "", rb"\Z"),
+    ("an SVG (vector)", "text", "", rb"(?i)[\xef\xbb\xbf\s]*(<\?xml.*)?<svg"),
+    ("HTML", "text", "", rb"(?i)[\xef\xbb\xbf\s]*<(?!\?xml)"),
+    ("XML", "text", "", rb"(?i)[\xef\xbb\xbf\s]*<\?xml"),
+    ("JSON", "text", "", rb"(\xef\xbb\xbf)?\s*[{\[]"),
+    ("text", "text", "", rb"[^\0-\x08\x0e-\x1a\x1c-\x1f]*\Z|\xff\xfe|\xfe\xff"),
+    ("of an unknown kind", "unknown", ".bin", rb""),
+)]
+EXTENSIONS = {kind.format: kind.extension for kind in _KINDS if kind.measure}

@@ -1,71 +1,72 @@
-"""May this link of the service be asked? Never into the user's own network, never with a login, never without TLS.
+"""What is asked for a link as it came: joined, encoded, by https, never into the user's own network, never with a login.
 
-Looks names up; sends nothing. The service chooses the links, so they are a stranger's words: a link to 127.1 or to the
-cloud's metadata address would make this tool ask for a stranger what only the user's machine can reach.
+Sends nothing and looks no name up. The service chooses the links, so they are a stranger's words: 127.1 or the cloud's
+metadata address would make this tool ask for a stranger what only the user's machine can reach. A name that resolves
+inward is not defended against: the look-up was not pinned, so it stopped nobody and refused users of fake-IP resolvers.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
-from urllib.parse import urlsplit
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Proxies that answer every name with such an address (TUN mode) are common; a literal one is still refused.
-FAKE_IP = ipaddress.ip_network("198.18.0.0/15")
+from ..service import transport
+
+PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
+PLAIN = "!#$%&'()*+,/:;=?@[]~"  # stays as it is, beside letters, digits and "-._"
 
 
-def why_not(url: str, loopback: bool, home: str = ""):
-    """Why the URL must not be asked ("that is not https"), or None.
+class BadLink(Exception):
+    """It must not be asked; `str(e)` says why ("that is not https")."""
 
-    `loopback`: the service is on this machine, so http and loopback are its own. What the user named as the service's
-    own address (`home`) is no secret of the network: it may be an inner one.
-    """
+
+def asked(link: str, page: str, base_url: str) -> str:
+    """The URL to ask for a `link` or redirect found at the URL `page`; raises BadLink for what must not be asked."""
+    link = link.strip()
     try:
-        parts = urlsplit(url)
-        host, _port = parts.hostname or "", parts.port
-    except ValueError:
-        return "that is no URL"
-    if parts.scheme != "https" and not (loopback and parts.scheme == "http"):
-        return "that is not https"
+        return _checked(link if urlsplit(link).scheme else urljoin(page, link), base_url)
+    except ValueError:  # its text would repeat the link's
+        raise BadLink("that is no URL") from None
+
+
+def of_header(location: str) -> str:
+    """A `Location` header as it was meant: raw UTF-8, which was read as Latin-1."""
+    try:
+        return location.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return location
+
+
+def is_of_this_machine(base_url: str) -> bool:
+    """Is the service on loopback? Then http, and inner addresses, are its own."""
+    return transport.is_loopback(urlsplit(base_url).hostname or "")
+
+
+def _checked(url: str, base_url: str) -> str:
+    parts, base = urlsplit(url), urlsplit(base_url)
+    scheme = "https" if base.scheme == "https" and parts.scheme == "http" else parts.scheme
+    if scheme != "https" and not (scheme == "http" and is_of_this_machine(base_url)):
+        raise BadLink("that is not https")
     # a percent in a host is an address in disguise (%31 is a 1) or one of a single network card
-    if not host or "@" in parts.netloc or "%" in parts.netloc or "\\" in url:
-        return "with a login or without a host"
-    if not loopback and parts.netloc != home and any(_is_inner(address) for address in _addresses(host)):
-        return "into a private network"
-    return None
+    if not parts.hostname or re.search(r"[@%\\\s]", parts.netloc):
+        raise BadLink("with a login or without a host")
+    # the host is asked as it was checked: 127。0。0。1 and soft hyphens would become an address only later
+    host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode("ascii").lower()
+    if _is_inner(host.rstrip(".")) and not is_of_this_machine(base_url) and host != base.hostname:
+        raise BadLink("into a private network")
+    port = None if scheme != parts.scheme and parts.port == 80 else parts.port
+    netloc = (f"[{host}]" if ":" in host else host) + (f":{port}" if port is not None else "")
+    return urlunsplit((scheme, netloc, quote(parts.path, safe=PLAIN), quote(parts.query, safe=PLAIN), ""))
 
 
-def _addresses(host: str) -> list:
-    """Every address a host stands for: written out in any old spelling, or looked up.
-
-    A name that cannot be looked up here may still be known to the proxy; it has no address to refuse.
-    """
-    host = host.rstrip(".")
+def _is_inner(host: str) -> bool:
+    """Is this an address of no public machine, in whatever spelling (127.1, 2130706433, 0x7f.1)?"""
     try:
-        return [ipaddress.ip_address(host)]
-    except ValueError:
-        pass
-    try:
-        return [ipaddress.ip_address(socket.inet_aton(host))]  # also 127.1 and 2130706433
-    except OSError:
-        pass
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []
-    addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
-    return [address for address in addresses if address not in FAKE_IP]
-
-
-def _is_inner(address) -> bool:
-    if address.version == 6:
-        if address.ipv4_mapped:
-            address = address.ipv4_mapped
-        elif address.sixtofour:
-            address = address.sixtofour
-        elif address in NAT64:
-            address = ipaddress.ip_address(int(address) & 0xFFFFFFFF)
-    # is_global has no word on the old IPv4-compatible (::127.0.0.1) and site-local (fec0::) addresses
-    return not address.is_global or address.is_multicast or address.is_reserved or (
-        address.version == 6 and address.is_site_local)
+        address = ipaddress.ip_address(host if ":" in host else socket.inet_aton(host))
+    except (OSError, ValueError):
+        return host == "localhost" or host.endswith(".localhost")
+    if isinstance(address, ipaddress.IPv6Address) and (address not in PUBLIC_IPV6 or address.sixtofour):
+        return True  # local, or an IPv4 address in disguise
+    return not address.is_global or address.is_multicast or address.is_reserved

@@ -1,7 +1,6 @@
 """Placeholder pictures: striped PNG files that say SANDBOX in large letters.
 
-Pure: numbers and text in, bytes out. Touches no disk and no network, and imports nothing of ours. Nobody
-should be able to take what is drawn here for a picture the service made.
+Pure: numbers and text in, bytes out. Nobody should be able to take what is drawn here for a picture of the service.
 """
 
 from __future__ import annotations
@@ -9,11 +8,12 @@ from __future__ import annotations
 import colorsys
 import struct
 import zlib
+from typing import Iterator
 
 # Palette places. With a palette a pixel is one byte and rows are plain slices: 4096x4096 takes 0.1 s.
-LIGHT, DARK, EDGE, PANEL, FRAME, INK = range(6)
+LIGHT, DARK, PANEL, INK = range(4)
 # Their lightness and saturation; the hue is the caller's.
-TONES = ((0.88, 0.55), (0.80, 0.50), (0.84, 0.52), (0.17, 0.45), (0.55, 0.60), (0.97, 0.60))
+TONES = ((0.88, 0.55), (0.80, 0.50), (0.17, 0.45), (0.97, 0.60))
 
 # Five columns by seven rows: the letters of SANDBOX, the digits, and what stands between digits.
 FONT = {
@@ -42,14 +42,10 @@ FONT = {
 def draw(width: int, height: int, lines: list[str], hue: float) -> bytes:
     """A PNG of exactly width x height pixels: stripes, and on them a panel with the lines of text.
 
-    The first line is the title, twice as large as the others. What does not fit is left out: a small picture
-    shows the title only, a tiny one only stripes. Only characters of FONT can be drawn. `hue` is a turn of
-    the colour wheel; only its fraction counts, so 0.25 and 7.25 are the same colour.
+    A small picture shows the first line only, a tiny one only stripes. `hue` counts turns of the colour wheel.
     """
-    palette = b"".join(
-        bytes(round(255 * part) for part in colorsys.hls_to_rgb(hue % 1, lightness, saturation))
-        for lightness, saturation in TONES
-    )
+    palette = b"".join(bytes(round(255 * part) for part in colorsys.hls_to_rgb(hue % 1, lightness, saturation))
+                       for lightness, saturation in TONES)
     packer = zlib.compressobj(6)
     pixels = b"".join(packer.compress(b"\0" + row) for row in _rows(width, height, lines)) + packer.flush()
     return b"".join([
@@ -66,47 +62,31 @@ def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def _rows(width: int, height: int, lines: list[str]):
+def _rows(width: int, height: int, lines: list[str]) -> Iterator[bytes]:
     """The picture's rows from the top, each `width` palette places."""
     stripe = max(4, min(width, height) // 14)
-    period = 2 * stripe
-    # One pixel of EDGE between two stripes softens the steps of the diagonal.
-    once = bytes([LIGHT]) * (stripe - 1) + bytes([EDGE]) + bytes([DARK]) * (stripe - 1) + bytes([EDGE])
-    tape = once * (width // period + 2)
-    panel, scale = _fitted_panel(width, height, lines)
-    left = (width - scale * len(panel[0])) // 2 if panel else 0
-    top = (height - scale * len(panel)) // 2
-    panel = [b"".join(bytes([place]) * scale for place in row) for row in panel]
+    stripes = (bytes([LIGHT]) * stripe + bytes([DARK]) * stripe) * (width // (2 * stripe) + 2)
+    panel = _panel(width, height, lines) or _panel(width, height, lines[:1])
+    top = (height - len(panel)) // 2
     for y in range(height):
-        row = tape[y % period:y % period + width]  # each row is the one above, moved by one pixel: diagonals
-        line = (y - top) // scale
-        if 0 <= line < len(panel):
-            row = row[:left] + panel[line] + row[left + len(panel[line]):]
+        start = y % (2 * stripe)  # each row is the one above, moved by one pixel: diagonals
+        row = stripes[start:start + width]
+        if 0 <= y - top < len(panel):
+            inside = panel[y - top]
+            left = (width - len(inside)) // 2
+            row = row[:left] + inside + row[left + len(inside):]
         yield row
 
 
-def _fitted_panel(width: int, height: int, lines: list[str]) -> tuple[list[bytes], int]:
-    """The fullest panel that fits, and how many pixels one of its dots may take; no rows where none fits."""
-    for shown, title_zoom in ((lines, 2), (lines[:1], 1)):
-        panel = _panel(shown, title_zoom)
-        scale = min(width * 0.86 // len(panel[0]), height * 0.86 // len(panel))
-        if scale >= 1:
-            return panel, int(scale)
-    return [], 1
-
-
-def _panel(lines: list[str], title_zoom: int) -> list[bytes]:
-    """Framed text, one palette place for each dot of the font."""
-    text = []
-    for number, line in enumerate(lines):
-        zoom = 1 if number else title_zoom
-        text += [""] * (2 * title_zoom if number else 0)
-        for part in zip(*(FONT[letter].split() for letter in line)):
-            text += ["".join(dot * zoom for dot in "0".join(part))] * zoom
-    wide = max(map(len, text))
-    margin = 2 * title_zoom
-    blank = ["0" * (wide + 2 * margin)] * margin
-    rows = blank + [dots.center(wide, "0").center(wide + 2 * margin, "0") for dots in text] + blank
-    frame = bytes([FRAME])
-    inside = [frame + bytes(INK if dot == "1" else PANEL for dot in row) + frame for row in rows]
-    return [frame * len(inside[0]), *inside, frame * len(inside[0])]
+def _panel(width: int, height: int, lines: list[str]) -> list[bytes]:
+    """The rows of the text on a dark ground, as large as fits into the picture; none where it does not fit."""
+    dots = ["", ""]
+    for line in lines:
+        dots += ["0".join(parts) for parts in zip(*(FONT[letter].split() for letter in line))] + ["", ""]
+    wide = max(map(len, dots)) + 4
+    scale = int(min(width * 0.86 // wide, height * 0.86 // len(dots)))
+    rows = []
+    for row in dots:
+        places = (bytes([INK if dot == "1" else PANEL]) for dot in row.center(wide, "0"))
+        rows += [b"".join(place * scale for place in places)] * scale
+    return rows

@@ -1,86 +1,46 @@
 """The service on this machine, for nothing: the page's contract over real HTTP, placeholder pictures.
 
-Serves on 127.0.0.1 only, writes no file, asks nobody, holds no real key, and needs only the standard library.
-It is no proof of how the service behaves where its page is silent. There a stand-in must choose:
-
-- A refusal is {"error": {"message", "code"}} with 400, 401, 404, 405, 411, 413. Any well-formed key is right.
-- `size` is WxH with 16 to 4096 pixels a side, or "auto", which is 1024x1024, as is no size. `n` is 1 to 10.
-  `image` is a list of http(s) URLs and data:image/ URIs; they are looked at, not fetched. null is no value.
-- Fields that the page does not show are ignored, and all headers but Authorization, Host and those of HTTP.
-- A task is pending for the first tenth of its time, then processing, then completed; progress is time.
-  It never fails. Its id carries all there is to know about it, so that any sandbox, also one that is started
-  later and on another port, answers for it: a killed run can be continued. Only `revised_prompt` is lost.
-- `GET /sandbox` tells what was ordered since the start: {"orders", "images"}.
+Serves on 127.0.0.1 only, writes no file, prints nothing, fetches nothing. Where the page is silent a stand-in must choose,
+and proves nothing: sizes are 16 to 4096 pixels a side, a task is pending for a tenth of its time, then processing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import os
 import re
 import secrets
-import string
+import socket
+import socketserver
+import sys
 import threading
 import time
-from typing import Callable, Iterator, NamedTuple
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Callable, NamedTuple, Optional
 
-from . import pictures as placeholder
-from .loopback import Exchange, Refused, Server
+from . import pictures
 
 KEY = "sandbox-key-costs-nothing"
 SERVER = "image2-sandbox"  # the Server header of every response, by which a client can tell
-MODEL = "gpt-image-2"
-MAX_SECONDS = 3600  # keeps a task's id within 40 characters
+AUTO = (1024, 1024)
+MAX_SECONDS = 3600
+MAX_BODY = 64 << 20  # bytes
+LINGER_S = 2.0
+# A page in a browser can bring its own host name to this address (DNS rebinding), but none of these.
+OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+REFERENCE = re.compile(r"https?://[^\s/]\S*|data:image/[a-z0-9.+-]+[;,]\S+", re.IGNORECASE)
+TASK_ID = re.compile("sandbox-([0-9]+x[0-9]+)x([1-9]|10)-([0-9]{13})-([0-9]{1,7})-([0-9]{1,6})")
+_serials = itertools.count(secrets.randbelow(1_000_000))  # so that no two orders of one moment share an id
 
 
-class Sandbox:
-    """The stand-in. `seconds` is how long a task takes, 0 to 3600; port 0 takes a free one.
-
-    `log` is called with one line for each request ("GET /sandbox 200"), from the thread that served it.
-    """
-
-    def __init__(self, seconds: float = 4.0, port: int = 0, log: Callable[[str], object] | None = None):
-        if not 0 <= seconds <= MAX_SECONDS:
-            raise ValueError(f"a task takes 0 to {MAX_SECONDS} seconds")
-        self.seconds, self.port, self.log = seconds, port, log
-        self.base_url = ""  # known after start()
-        self.orders = 0  # accepted POSTs
-        self.images = 0  # images asked for in them
-        self.prompts: dict[str, str] = {}  # by task id
-        self._lock = threading.Lock()
-        self._server: Server | None = None
-
-    def start(self) -> Sandbox:
-        """Serve in a daemon thread. Raises OSError where the port is taken."""
-        self._server = Server(_SandboxExchange, self, self.port, self.log)
-        self.port = self._server.server_address[1]
-        self.base_url = f"http://127.0.0.1:{self.port}"
-        return self
-
-    def stop(self) -> None:
-        """Close the port and every connection. Twice does no harm."""
-        server, self._server = self._server, None
-        if server:
-            server.stop()
-
-    def __enter__(self) -> Sandbox:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def accept(self, prompt: str, width: int, height: int, n: int) -> _Task:
-        """Count one order and begin its task."""
-        task = _Task(width, height, n, _now(), round(self.seconds * 1000), next(_serials) % 36**3)
-        with self._lock:
-            self.orders += 1
-            self.images += n
-            self.prompts[task.id] = prompt
-        return task
+class Refused(Exception):
+    """The answer to a request that is not granted: an HTTP status, a code and a message."""
 
 
-class _Task(NamedTuple):
-    """All there is to know about a task. Times are milliseconds, the start since 1970."""
+class Task(NamedTuple):
+    """All of it stands in its id, so that a later sandbox can answer for it. Times are milliseconds."""
 
     width: int
     height: int
@@ -91,142 +51,197 @@ class _Task(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Such as sandbox-1024x1024x1-mi4k2z9q-334-a1f."""
-        numbers = "-".join(map(_base36, (self.started, self.duration, self.serial)))
-        return f"sandbox-{self.width}x{self.height}x{self.n}-{numbers}"
+        """Such as sandbox-1024x1024x1-1795000000000-4000-77."""
+        return f"sandbox-{self.width}x{self.height}x{self.n}-{self.started}-{self.duration}-{self.serial}"
 
     @classmethod
-    def from_id(cls, text: str) -> _Task:
+    def from_id(cls, text: str) -> Task:
         """The task that an id speaks of; `Refused` where no sandbox can have made it."""
-        numbers = "([0-9a-z]{8,9})-([0-9a-z]{1,5})-([0-9a-z]{1,3})"
-        found = re.fullmatch(f"sandbox-([0-9]+x[0-9]+)x([1-9]|10)-{numbers}", text)
+        found = TASK_ID.fullmatch(text)
         size = _parse_size(found.group(1)) if found else None
-        if not size:
+        if not found or not size:
             raise Refused(404, "task_not_found", "there is no such task")
-        return cls(*size, int(found.group(2)), *(int(part, 36) for part in found.groups()[2:]))
-
-    def progress(self) -> int:
-        """0 to 100; 100 is completed."""
-        passed = max(0, _now() - self.started)
-        return 100 if passed >= self.duration else 100 * passed // self.duration
-
-    def unfinished(self, status: str) -> list[dict]:
-        return [{"url": None, "status": status}] * self.n
+        return cls(*size, *map(int, found.groups()[1:]))
 
     def picture(self, index: int) -> bytes:
+        """One of its placeholders."""
         lines = ["SANDBOX", f"{self.width}x{self.height}"] + [f"{index + 1}/{self.n}"] * (self.n > 1)
         # The golden ratio keeps the colours of tasks that follow each other far apart.
-        return placeholder.draw(self.width, self.height, lines, self.serial * 0.618034 + index * 0.03)
+        return pictures.draw(self.width, self.height, lines, self.serial * 0.618034 + index * 0.03)
 
 
-_serials = itertools.count(secrets.randbelow(36**3))  # so that no two orders of one moment share an id
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
-
-
-def _base36(number: int) -> str:
-    """What int(text, 36) reads."""
-    digits = (string.digits + string.ascii_lowercase)[number % 36]
-    return _base36(number // 36) + digits if number >= 36 else digits
-
-
-def _parse_size(text: object) -> tuple[int, int] | None:
-    """(width, height) of "WxH" or "auto"; None where it is neither or out of bounds."""
-    if text == "auto":
-        return 1024, 1024
-    found = re.fullmatch("([1-9][0-9]{1,3})x([1-9][0-9]{1,3})", text) if isinstance(text, str) else None
+def _parse_size(text: object) -> Optional[tuple[int, int]]:
+    """(width, height) of "WxH"; None where it is something else or out of bounds."""
+    found = re.fullmatch("([1-9][0-9]{1,3})x([1-9][0-9]{1,3})", str(text))
     width, height = map(int, found.groups()) if found else (0, 0)
     return (width, height) if min(width, height) >= 16 and max(width, height) <= 4096 else None
 
 
-def _mistakes(order: dict) -> Iterator[str]:
-    """What is wrong with an order, one phrase for each field."""
-    if not isinstance(order.get("prompt"), str) or not order["prompt"].strip():
-        yield "prompt must be a string and not empty"
-    if order.get("model", MODEL) != MODEL:
-        yield f'model must be "{MODEL}"'
-    if not _parse_size(order.get("size", "auto")):
-        yield 'size must be "WxH" with 16 to 4096 pixels a side, such as "1024x1024", or "auto"'
-    if type(order.get("n", 1)) is not int or not 1 <= order.get("n", 1) <= 10:  # True is an int to isinstance
-        yield "n must be an integer from 1 to 10"
-    references = order.get("image", [])
-    url = re.compile(r"https?://[^\s/]\S*|data:image/[a-z0-9.+-]+[;,]\S+", re.IGNORECASE)
-    if not isinstance(references, list) or not all(url.fullmatch(str(one)) for one in references):
-        yield "image must be a list of strings, each an http(s) URL or a data:image/ URI"
-    if not isinstance(order.get("async", False), bool):
-        yield "async must be true or false"
+FIELDS: tuple[tuple[str, object, Callable[[Any], object], str], ...] = (
+    # field of an order, its value where it is left out, what is right, and in words; other fields are ignored
+    ("prompt", "", lambda value: isinstance(value, str) and value.strip(), "a string and not empty"),
+    ("model", "gpt-image-2", lambda value: value == "gpt-image-2", '"gpt-image-2"'),
+    ("size", "auto", lambda value: value == "auto" or _parse_size(value),
+     '"WxH" with 16 to 4096 pixels a side, such as "1024x1024", or "auto"'),
+    ("n", 1, lambda value: type(value) is int and 1 <= value <= 10, "an integer from 1 to 10"),  # isinstance takes True
+    ("image", [], lambda value: isinstance(value, list) and all(REFERENCE.fullmatch(str(one)) for one in value),
+     "a list of strings, each an http(s) URL or a data:image/ URI"),
+    ("async", False, lambda value: isinstance(value, bool), "true or false"),
+)
 
 
-def _read_order(body: bytes) -> dict:
-    try:
-        order = json.loads(body.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise Refused(400, "invalid_json", "the body is not JSON") from None
-    if not isinstance(order, dict):
-        raise Refused(400, "invalid_request", "the body must be a JSON object")
-    mistakes = "; ".join(_mistakes(order))
-    if mistakes:
-        raise Refused(400, "invalid_request", mistakes)
-    return order
+class Sandbox(ThreadingHTTPServer):
+    """The stand-in. `seconds` is how long a task takes; port 0 takes a free one, a taken one raises OSError; `log` is called
+    with one line for each request ("GET /sandbox 200"), from the thread that served it."""
+
+    request_queue_size = 128  # with the default of 5, some of a batch would wait a second to connect
+    allow_reuse_address = os.name == "posix"  # on Windows it would let two servers share one port
+
+    def __init__(self, seconds: float = 4.0, port: int = 0, log: Optional[Callable[[str], object]] = None) -> None:
+        if not 0 <= seconds <= MAX_SECONDS:
+            raise ValueError(f"a task takes 0 to {MAX_SECONDS} seconds")
+        super().__init__(("127.0.0.1", port), _Exchange)
+        self.seconds, self.port, self.log = seconds, self.server_address[1], log
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.orders = self.images = 0  # accepted POSTs, and the images asked for in them
+        self.prompts: dict[str, str] = {}  # by task id
+        self._lock = threading.Lock()
+
+    def start(self) -> Sandbox:
+        """Serve in daemon threads; stop() waits for the interval, whose default would be felt at every exit."""
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        """Close the port. Twice does no harm."""
+        self.shutdown()
+        self.server_close()
+
+    def __enter__(self) -> Sandbox:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def accept(self, order: dict[str, Any]) -> Task:
+        """Count one order and begin its task."""
+        size, duration = _parse_size(order["size"]) or AUTO, round(self.seconds * 1000)
+        task = Task(*size, order["n"], time.time_ns() // 1_000_000, duration, next(_serials) % 1_000_000)
+        with self._lock:
+            self.orders += 1
+            self.images += task.n
+            self.prompts[task.id] = order["prompt"]
+        return task
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)  # http.server's own asks the resolver for this machine's name
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # a client that went away is no news; a bug is
+            super().handle_error(request, client_address)
 
 
-class _SandboxExchange(Exchange):
-    """The endpoints. Images are made when they are fetched: there is nothing to keep."""
+class _Exchange(BaseHTTPRequestHandler):
+    """One connection, one request, one answer. Pictures are made when they are fetched."""
 
-    server_version = SERVER
+    server: Sandbox
+    protocol_version = default_request_version = "HTTP/1.1"  # so that garbage gets a status line, too
 
-    def take_order(self) -> None:
-        self.need_key()
-        order = _read_order(self.body)
-        prompt, (width, height) = order["prompt"], _parse_size(order.get("size", "auto"))
-        task = self.server.owner.accept(prompt, width, height, order.get("n", 1))
-        created = {"created": task.started // 1000}
-        if order.get("async"):
-            waiting = {"task_id": task.id, "status": "pending", "data": task.unfinished("pending")}
-            return self.answer({**created, **waiting})
-        self.server.stopping.wait(task.duration / 1000)
-        self.answer({**created, "data": [{"url": url, "revised_prompt": prompt} for url in self.urls(task)]})
+    def do_GET(self) -> None:
+        self.close_connection = True
+        try:
+            if not OWN_HOST.fullmatch(", ".join(self.headers.get_all("Host", []))):
+                raise Refused(421, "misdirected_request", "the sandbox answers to 127.0.0.1, localhost and [::1] only")
+            is_open = not self.path.startswith("/api/")
+            if not is_open and not re.fullmatch(f"(?i:bearer) +{KEY}", self.headers.get("Authorization", "").strip()):
+                raise Refused(401, "invalid_api_key", f"the sandbox takes no key but its own: Authorization: Bearer {KEY}")
+            self.answer_to(f"{self.command} {self.path.partition('?')[0]}")
+        except Refused as refused:
+            self.refuse(*refused.args)
 
-    def tell_task(self, task_id: str) -> None:
-        self.need_key()
-        task = _Task.from_id(task_id)
-        progress = task.progress()
-        status = "completed" if progress == 100 else "processing" if progress >= 10 else "pending"
-        images = task.unfinished(status)
-        if status == "completed":
-            prompt = self.server.owner.prompts.get(task_id)
-            revised = {} if prompt is None else {"revised_prompt": prompt}
-            images = [{"url": url, **revised, "status": status} for url in self.urls(task)]
-        self.answer({"created": task.started // 1000, "task_id": task_id, "status": status,
-                     "progress": progress, "data": images, "error": None})
+    do_POST = do_GET
 
-    def send_picture(self, task_id: str, index: str) -> None:
-        task = _Task.from_id(task_id)
-        if int(index) >= task.n:
-            raise Refused(404, "not_found", "there is no such picture")
-        self.send(task.picture(int(index)), "image/png")
+    def answer_to(self, asked: str) -> None:
+        task = re.fullmatch("GET /api/v1/images/tasks/([^/]+)", asked)
+        picture = re.fullmatch("GET /generations/([^/]+)-([0-9])[.]png", asked)
+        if asked == "POST /api/v1/images/generations":
+            self.take_order(self.read_order())
+        elif task:
+            self.show(Task.from_id(task.group(1)))
+        elif picture:
+            self.send(Task.from_id(picture.group(1)).picture(int(picture.group(2))), "image/png")
+        elif asked == "GET /sandbox":
+            self.send_json({"orders": self.server.orders, "images": self.server.images})
+        else:
+            raise Refused(404, "not_found", "there is nothing at this path")
 
-    def tell_counts(self) -> None:
-        self.answer({"orders": self.server.owner.orders, "images": self.server.owner.images})
+    def read_order(self) -> dict[str, Any]:
+        """The fields of the order that comes, none of them missing or wrong."""
+        length = ", ".join(self.headers.get_all("Content-Length", []))
+        if "Transfer-Encoding" in self.headers or not re.fullmatch("[0-9]{1,18}", length):
+            raise Refused(411, "length_required", "send the body in one piece, with one Content-Length")
+        if int(length) > MAX_BODY:
+            raise Refused(413, "payload_too_large", f"a body may have {MAX_BODY} bytes")
+        try:
+            order = json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError):
+            order = None
+        if not isinstance(order, dict):
+            raise Refused(400, "invalid_json", "the body must be a JSON object")
+        order = {**{name: default for name, default, _, _ in FIELDS}, **order}
+        mistakes = [f"{name} must be {words}" for name, _, is_right, words in FIELDS if not is_right(order[name])]
+        if mistakes:
+            raise Refused(400, "invalid_request", "; ".join(mistakes))
+        return order
 
-    def need_key(self) -> None:
-        sent = self.headers.get("Authorization", "").strip()
-        if not re.fullmatch(r"(?i:bearer) +[\x21-\x7e]{8,512}", sent):
-            message = "send the key as Authorization: Bearer KEY; a key is 8 to 512 visible ASCII characters"
-            raise Refused(401, "unauthorized", message, **{"WWW-Authenticate": "Bearer"})
+    def take_order(self, order: dict[str, Any]) -> None:
+        task = self.server.accept(order)
+        if order["async"]:
+            waiting = [{"url": None, "status": "pending"}] * task.n
+            self.send_json({"created": task.started // 1000, "task_id": task.id, "status": "pending", "data": waiting})
+        else:
+            time.sleep(self.server.seconds)
+            self.send_json({"created": task.started // 1000, "data": self.images_of(task)})
 
-    def urls(self, task: _Task) -> list[str]:
-        """Where the task's pictures are, under the name that this client has for this server."""
-        host = self.headers.get("Host", "")
-        named = re.fullmatch(r"[A-Za-z0-9.:\[\]-]{1,255}", host)
-        base = f"http://{host}" if named else self.server.owner.base_url
-        return [f"{base}/generations/{task.id}-{index}.png" for index in range(task.n)]
+    def show(self, task: Task) -> None:
+        passed = time.time_ns() // 1_000_000 - task.started + 1  # a task that takes no time is completed at once
+        progress = min(100, max(0, 100 * passed // (task.duration + 1)))
+        if progress == 100:
+            status, images = "completed", [{**image, "status": "completed"} for image in self.images_of(task)]
+        else:
+            status = "pending" if progress < 10 else "processing"
+            images = [{"url": None, "status": status}] * task.n
+        self.send_json({"created": task.started // 1000, "task_id": task.id, "status": status, "progress": progress,
+                        "data": images, "error": None})
 
-    routes = (
-        (("POST",), "/api/v1/images/generations", take_order),
-        (("GET", "HEAD"), "/api/v1/images/tasks/([^/]+)", tell_task),
-        (("GET", "HEAD"), "/generations/([^/]+)-([0-9])[.]png", send_picture),
-        (("GET", "HEAD"), "/sandbox", tell_counts),
-    )
+    def images_of(self, task: Task) -> list[dict[str, Optional[str]]]:
+        """Its images: links under the name that this client has for this server; the prompt of an earlier one is lost."""
+        prompt = self.server.prompts.get(task.id)
+        return [{"url": f"http://{self.headers['Host']}/generations/{task.id}-{index}.png", "revised_prompt": prompt}
+                for index in range(task.n)]
+
+    def send_json(self, value: dict[str, Any], status: int = 200) -> None:
+        self.send(json.dumps(value).encode("ascii"), "application/json", status)
+
+    def send(self, content: bytes, kind: str, status: int = 200) -> None:
+        if self.server.log:
+            path = self.path.partition("?")[0] if self.command else "-"  # queries hold secrets
+            self.server.log(f"{self.command or '-'} {path} {status}")
+        self.send_response_only(status)
+        headers = {"Server": SERVER, "Content-Type": kind, "Content-Length": str(len(content)), "Connection": "close"}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def refuse(self, status: int, code: str, message: str) -> None:
+        self.send_json({"error": {"message": message, "code": code}}, status)
+        # Swallow what still comes: closing on unread bytes is a reset, which loses the answer.
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(LINGER_S)
+        with contextlib.suppress(OSError):
+            while self.connection.recv(65536):
+                pass
+
+    def send_error(self, code: int, message: Optional[str] = None, explain: Optional[str] = None) -> None:
+        self.refuse(int(code), "invalid_request", "this is no request that can be answered")  # the base class has HTML

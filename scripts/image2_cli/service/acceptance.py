@@ -1,198 +1,269 @@
-"""What an exchange means: was the order accepted, refused, never sent, or is that unknown?
+"""What an answer means: was the order accepted, refused, never sent, or is that unknown?
 
-Pure. Every spending decision rests on this table, so it is a room of its own. The rule behind it (RFC 9110
-section 9.2.2): a POST may be sent again only where it provably was not accepted. Clients that repeated it
-after a read timeout had their users billed twice.
+Pure. The rule behind it (RFC 9110 section 9.2.2): a POST may be sent again only where it provably was not accepted.
+Clients that repeated it after a read timeout had their users billed twice. `may_resend` is decided here and nowhere else.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import ssl
-import time
-from datetime import timezone
-from email.utils import parsedate_to_datetime
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple, Type
 
-from ..errors import Image2Error
-from .task import NotATask, Task, clean, error_text, find_task_id, parse_task
-
-MOVED = (301, 307, 308)  # by definition not processed here; 302 and 303 may answer a processed POST
-# a proxy's own words for "the service was not reached" (Cloudflare's numbers)
-NOT_REACHED = (521, 523, 525, 526, 530)
-OUT_OF_CREDIT = re.compile(r"quota|balance(?!r)|credit|billing|insufficient|payment", re.I)  # no load balancers
-LONGEST_S = 10**9  # of a Retry-After: more would only be more digits
-UNKNOWN_ADVICE = ("It may be charged. It is not sent again by itself. Tell the user; only they decide on ordering "
-                  "again (--new).")
+from ..errors import HostSandbox, Image2Error
+from ..text import clean
+from .task import NotATask, Task, UnusableId, error_text, explicit_error, find_task_id, parse_task
+from .transport import Reply, causes, retry_after
 
 
-def of_order(reply) -> Task:
+class Row(NamedTuple):
+    """One end of an order: its error, what it may have cost, whether the POST may go out again by itself."""
+
+    code: str
+    charged: str
+    may_resend: bool
+    numbers: Tuple[int, ...] = ()  # that mean it by themselves
+
+
+SPENDING = {
+    # means             error code              charged  again  by its number alone
+    "key":         Row("key_rejected",         "no",    False, (401,)),
+    "credit":      Row("insufficient_credits", "no",    False, (402,)),
+    "order":       Row("rejected",             "no",    False),  # and any other 4xx
+    "too large":   Row("request_too_large",    "no",    False, (413,)),
+    "address":     Row("rejected",             "no",    False, (404, 405)),
+    "redirect":    Row("rejected",             "no",    False, (301, 307, 308)),  # 302 and 303 may follow a success
+    "gateway":     Row("unavailable",          "no",    False),
+    "cut short":   Row("unavailable",          "no",    False, (408,)),
+    "not taken":   Row("unavailable",          "no",    True,  (425, 521, 523, 525, 526, 530)),  # from 520 Cloudflare's
+    "throttled":   Row("rate_limited",         "no",    True,  (429,)),
+    "at work":     Row("rejected",             "maybe", False, (409, 499)),
+    "unknown":     Row("outcome_unknown",      "maybe", False),  # and any other number
+}
+BY_NUMBER = {number: meaning for meaning, row in SPENDING.items() for number in row.numbers}
+MESSAGES = {
+    "key": "The service does not accept the key ({status}). Ask the user to check IMAGE2_API_KEY at image2.vip.",
+    "credit": "The account has not enough credits for this order. Tell the user to top up, then run the same again.",
+    "order": "The service refused this order ({status}). {mend}",
+    "too large": "The order is too large for the service ({status}). Use smaller reference images or URLs.",
+    "address": "There is no such endpoint ({status}). Check IMAGE2_BASE_URL.",
+    "redirect": "The service redirects ({status}); key and order are not sent elsewhere. Check IMAGE2_BASE_URL.",
+    "gateway": "A gateway's page ({status}), not the service, answered; nothing was accepted. Run the same again later.",
+    "cut short": "The service did not take the order in ({status}). Run the same again.",
+    "not taken": "The service did not take the order ({status}). Run the same again later.",
+    "throttled": "The service asks to come later ({status}). Run the same again later.",
+    "at work": "The service answered {status}: it may be at work on this order all the same. Tell the user.",
+    "unknown": "Whether the order was accepted is not known: {what}. It may be charged. It is not sent again by itself. "
+               "Tell the user; only they decide on ordering again (--new).",
+}
+
+# What the words of a refusal are about. `quota` alone is no credit: Google says so of three images a minute.
+_MONEY = r"\b(credits?|(?<!load )balance|funds)\b"
+TOPICS = {
+    "credit": re.compile(rf"\b(insufficient|not enough|out of|exhausted|lacks?) (\w+ ){{0,4}}{_MONEY}"
+                         rf"|\bno (more |remaining |enough )?{_MONEY}"
+                         rf"|{_MONEY} (\w+ ){{0,3}}(insufficient|not enough|low|exhausted|used up|depleted|empty)"
+                         r"|insufficient (user |account )?quota|token quota failed|billing (hard limit|not active)"
+                         r"|payment required|arrearage|top[ -]up|recharge|余额|额度不足|积分不足|欠费", re.I),
+    "policy": re.compile(r"moderat|content[ -]?(policy|filter)|policy violation|usage polic|safety|unsafe|flagged|nsfw"
+                         r"|sensitive (content|words?)|blocked prompt|prompt (\w+ ){0,3}blocked|敏感|违规|审核", re.I),
+    "model": re.compile(r"\bmodels?\b|模型", re.I),
+    "image": re.compile(r"image|picture|url|data:|base64|图", re.I),
+}
+
+
+class Route(NamedTuple):
+    """How the service is asked: its host, the setting of the proxy to it, the sandbox around this process."""
+
+    where: str
+    proxy: Optional[str] = None
+    host_sandbox: Optional[HostSandbox] = None
+
+
+def of_order(reply: Reply, had_local_image: bool) -> Task:
     """The `Task` (or images at once) of a POST's answer. Raises `Image2Error` for every other end."""
-    if not 200 <= reply.status < 300:
-        raise _not_accepted(reply)
+    if not _is_2xx(reply):
+        meaning = _meaning(reply)
+        task_id = find_task_id(reply.body) if meaning == "unknown" else None
+        if task_id:  # a gateway's 504 around the service's own answer: polling turns a loss into a success
+            return Task(task_id, None, None, ())
+        raise _end(reply, meaning, had_local_image)
     try:
         task = parse_task(reply.value)
         if task.id or any(image.is_there for image in task.images):
             return task
+    except UnusableId as reason:
+        raise _end(reply, "unknown", what=f"the service answered {reply.status}, but {reason}") from None
     except NotATask:
         pass
     task_id = find_task_id(reply.body)
     if task_id:
         return Task(task_id, None, None, ())
-    raise Image2Error("outcome_unknown", "The service answered %d, but neither a task id nor images could be read. %s"
-                      % (reply.status, UNKNOWN_ADVICE), http_status=reply.status,
-                      server_message=server_message(reply))
+    if explicit_error(reply.value) is not None:
+        raise _end(reply, "credit" if _is_about(reply, "credit") else "order", had_local_image)
+    raise _end(reply, "unknown", what=f"the service answered {reply.status} with neither a task id nor images")
 
 
-def of_broken_order(error: BaseException, chain, reply, where: str, nothing_sent: bool, sandbox=None) -> Task:
-    """The same for a POST that ended in an exception with this chain of causes; `where` is the host asked.
-
-    `nothing_sent`: no byte of the body was handed to the network. Only then may the chain say so: an answer with two
-    Content-Lengths raises the InvalidHeader of a bad request, and such an order was once sent three times.
-    """
+def of_broken_order(error: BaseException, reply: Reply, route: Route, nothing_sent: bool, had_local_image: bool) -> Task:
+    """The same for a POST that ended in an exception. `nothing_sent`: no byte of the body was handed to the network. Its
+    causes alone do not prove that: an answer with two Content-Lengths raises the InvalidHeader of a bad request."""
     if reply.status is not None:
-        return of_order(reply)
+        return of_order(reply, had_local_image)
     if nothing_sent:
-        broken = next((one for one in chain if type(one) is ssl.SSLError), None)  # not its kinds, such as an early end
-        if broken:
-            raise Image2Error("tls", "TLS with %s failed (%s); nothing was sent. Check REQUESTS_CA_BUNDLE and the proxy."
-                              % (where, clean(getattr(broken, "reason", None), 60) or "no reason given"))
-        raise not_sent(error, chain, where, sandbox) or Image2Error(
-            "network", "%s could not be reached (%s); nothing was sent. %s" % (where, _kind(chain), _advice(sandbox)))
-    raise Image2Error("outcome_unknown", "The connection broke after the order was sent, before an answer came (%s). %s"
-                      % (_kind(chain), UNKNOWN_ADVICE), http_status=reply.status)
+        raise _no_answer(error, route, nothing_sent)
+    raise _end(reply, "unknown", what=f"the connection broke before an answer came ({_kind(causes(error))})")
 
 
-def of_look(reply, task_id: str) -> Task:
-    """The `Task` a GET answered. Raises `Image2Error`; `retryable` says that looking again may help."""
+def of_look(reply: Reply, task_id: str) -> Task:
+    """The `Task` a GET answered, always with an id. Raises `Image2Error`, which ends no task and says nothing of money."""
     if reply.status == 404:
-        raise Image2Error("task_not_found", "The service knows no task %s." % task_id, http_status=404,
-                          server_message=server_message(reply))
-    if reply.status in (401, 403):
-        raise _key_rejected(reply, charged="yes")
-    if not 200 <= reply.status < 300:
-        raise Image2Error("unavailable", "The service answered %d when asked for the task." % reply.status,
-                          charged="yes", http_status=reply.status, server_message=server_message(reply),
-                          retry_after_s=retry_after(reply.headers.get("Retry-After")))
+        raise _error(reply, "task_not_found", f"The service knows no task {task_id}.")
+    if not _is_2xx(reply):
+        if _meaning(reply) == "key":
+            raise _end(reply, "key")
+        raise _error(reply, "unavailable", f"The service answered {reply.status} when asked for the task.")
     try:
         task = parse_task(reply.value)
-    except NotATask as error:
-        raise Image2Error("unavailable", "The service's answer about the task could not be read (%s)." % error,
-                          charged="yes", http_status=reply.status) from None
+    except NotATask as reason:
+        words = explicit_error(reply.value)
+        if words is not None:
+            return Task(task_id, None, None, (), words)
+        raise _error(reply, "unavailable", f"The service's answer about the task could not be read ({reason}).") from None
     if task.id not in (None, task_id):
-        raise Image2Error("unavailable", "The service answered about another task.", charged="yes", http_status=reply.status)
+        raise _error(reply, "unavailable", "The service answered about another task.")
     return task._replace(id=task_id)
 
 
-def of_broken_look(error: BaseException, chain, where: str, sandbox=None) -> Image2Error:
-    """The error for a GET that ended in an exception."""
-    return not_sent(error, chain, where, sandbox) or Image2Error(
-        "network", "The connection to %s broke (%s). Run the same again." % (where, _kind(chain)))
+def of_broken_look(error: BaseException, reply: Reply, route: Route, task_id: str) -> Task:
+    """The same for a GET that ended in an exception."""
+    if reply.status is not None:
+        return of_look(reply, task_id)
+    raise _no_answer(error, route)
 
 
-def not_sent(error: BaseException, chain, where: str, sandbox=None):
-    """The error for a request that provably never left, by its chain of causes; None where it may have left.
-
-    `requests.ConnectionError` alone tells nothing: it stands for a refused connection and for a reset after
-    the order was taken alike.
-    """
-    from requests import exceptions as outer
-    from urllib3 import exceptions as inner
-
-    bad_certificate = next((one for one in chain if isinstance(one, ssl.SSLCertVerificationError)), None)
-    if bad_certificate:
-        return Image2Error("tls", "The certificate of %s was not accepted (%s); nothing was sent. Behind a company "
-                           "proxy, REQUESTS_CA_BUNDLE must name its certificates."
-                           % (where, clean(getattr(bad_certificate, "verify_message", ""), 80) or "unverified"))
-    if type(error) is OSError:  # requests' own look at the bundle, before it connects
-        return Image2Error("tls", "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names a file that is not there; nothing was "
-                           "sent. Mend or unset it.")
-    if isinstance(error, (outer.InvalidURL, outer.InvalidSchema, outer.InvalidProxyURL, outer.MissingSchema)):
-        return Image2Error("network", "The proxy setting or URL cannot be used (%s); nothing was sent. Check HTTPS_PROXY."
-                           % type(error).__name__)
-    never = (inner.NameResolutionError, inner.NewConnectionError, inner.ConnectTimeoutError, inner.ProxyError)
-    if not any(isinstance(one, never) for one in chain):
-        return None
-    kind = ("the name was not found" if any(isinstance(one, inner.NameResolutionError) for one in chain)
-            else "the proxy did not connect" if any(isinstance(one, inner.ProxyError) for one in chain)
-            else "no connection")
-    return Image2Error("network", "%s could not be reached (%s); nothing was sent. %s" % (where, kind, _advice(sandbox)))
-
-
-def retry_after(value, now: float = None):
-    """`Retry-After` in whole seconds from now, from a number or an HTTP date; None for nonsense and the past.
-
-    `now` is seconds since the epoch; the machine's clock where not given.
-    """
-    if not isinstance(value, str):
-        return None
-    number = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*", value)
-    seconds = float(number.group(1)) if number else _seconds_until(value, now)
-    return min(math.ceil(seconds), LONGEST_S) if seconds is not None and 0 <= seconds < math.inf else None
-
-
-def server_message(reply):
+def server_message(reply: Reply) -> Optional[str]:
     """The service's own words in an answer, cleaned and cut; None where it has none (HTML is none)."""
-    return error_text(reply.value)
+    return error_text(reply.value) or clean(reply.words)
 
 
-def _not_accepted(reply) -> Image2Error:
-    status, words = reply.status, server_message(reply)
-    known = {"http_status": status, "server_message": words,
-             "retry_after_s": retry_after(reply.headers.get("Retry-After"))}
-    if status in (401, 403):
-        return _key_rejected(reply)
-    if status == 402 or (status == 429 and OUT_OF_CREDIT.search(_text(reply.body))):
-        return Image2Error("insufficient_credits", "The account has not enough credits for this order. Tell the user to "
-                           "top up, then run the same again.", **known)
-    if status == 429:
-        return Image2Error("rate_limited", "The service asks to come later (429). Run the same again later.", **known)
-    if status == 413:
-        return Image2Error("request_too_large", "The order is too large for the service. Use smaller reference images "
-                           "or URLs.", **known)
-    if status in (404, 405):
-        return Image2Error("rejected", "There is no such endpoint (%d). Check IMAGE2_BASE_URL." % status, **known)
-    if 400 <= status < 500:
-        return Image2Error("rejected", "The service refused this order (%d). Mend the fault that server_message names, "
-                           "or tell the user." % status, **known)
-    if status in MOVED:
-        return Image2Error("rejected", "The service redirects (%d); key and order are not sent elsewhere. Check "
-                           "IMAGE2_BASE_URL." % status, **known)
-    if status in NOT_REACHED or (status == 503 and (known["retry_after_s"] is not None or words)):
-        return Image2Error("unavailable", "The service is not available (%d); the order was not accepted. Run the same "
-                           "again later." % status, **known)
-    return Image2Error("outcome_unknown", "The service answered %d, which does not tell whether the order was accepted. "
-                       "%s" % (status, UNKNOWN_ADVICE), **known)
+def _is_2xx(reply: Reply) -> bool:
+    return 200 <= (reply.status or 0) < 300
 
 
-def _key_rejected(reply, charged="no") -> Image2Error:
-    return Image2Error("key_rejected", "The service does not accept the key (%d). Ask the user to check IMAGE2_API_KEY "
-                       "and the account at image2.vip." % reply.status, charged=charged, http_status=reply.status,
-                       server_message=server_message(reply))
+def _meaning(reply: Reply) -> str:
+    """What an answer other than 2xx means: by its number, unless its words or headers say more."""
+    status, has_time = reply.status or 0, retry_after(reply.headers) is not None
+    if status == 403:
+        if reply.is_page:
+            return "gateway"
+        if _is_about(reply, "policy"):
+            return "order"
+        return "credit" if _is_about(reply, "credit") else "key"
+    if (status in (400, 422) and _is_about(reply, "credit", codes_only=True)  # its message may quote the prompt
+            or status == 429 and not has_time and _is_about(reply, "credit")):
+        return "credit"
+    if status == 503 and has_time:
+        return "not taken"
+    if status in (404, 405) and isinstance(reply.value, (dict, list)) and server_message(reply):
+        return "order"
+    return BY_NUMBER.get(status, "order" if 400 <= status < 500 else "unknown")
 
 
-def _advice(sandbox) -> str:
-    if sandbox:
-        return "%s's sandbox may block the network; ask the user to allow it: %s." % sandbox
-    return "Check the network, then run the same again."
+def _end(reply: Reply, meaning: str, had_local_image: bool = False, what: str = "") -> Image2Error:
+    """The error of an order whose answer has this meaning; `what` happened is said where that is unknown."""
+    row = SPENDING[meaning]
+    charged = "maybe" if _is_2xx(reply) else row.charged  # whether a refusal in a 2xx costs, nobody says
+    message = MESSAGES[meaning].format(status=reply.status, what=what or f"the service answered {reply.status}",
+                                       mend=_mend(reply, had_local_image))
+    return _error(reply, row.code, message, charged, row.may_resend)
 
 
-def _kind(chain) -> str:
+def _error(reply: Reply, code: str, message: str, charged: Optional[str] = None, may_resend: bool = False) -> Image2Error:
+    return Image2Error(code, message, charged=charged, may_resend=may_resend, http_status=reply.status,
+                       retry_after_s=retry_after(reply.headers), server_message=server_message(reply))
+
+
+def _mend(reply: Reply, had_local_image: bool) -> str:
+    advice = ("Mend the fault that server_message names, or tell the user." if server_message(reply) else
+              "It gave no reason. Check the order against the service's page, or tell the user.")
+    if _is_about(reply, "model", codes_only=reply.status != 404):
+        advice += " Check --model."
+    elif reply.status in (404, 405):
+        advice += " If that is about the address, check IMAGE2_BASE_URL."
+    if had_local_image and _is_about(reply, "image"):
+        advice += " A URL may work where a local file as --image does not."
+    return advice
+
+
+def _is_about(reply: Reply, topic: str, codes_only: bool = False) -> bool:
+    """Is the refusal about this? The one place that reads a refusal's words."""
+    texts = list(_codes(reply.value))
+    if not codes_only:
+        texts.append(error_text(reply.value, 2000) or reply.words or "")
+    return any(TOPICS[topic].search(text) for text in texts)
+
+
+def _codes(value: Any) -> Iterator[str]:
+    """The code fields of an answer as words: `insufficient_quota` and `InsufficientQuota` are one."""
+    if not isinstance(value, dict):
+        return
+    for fields in (value, value.get("error"), value.get("data"), value.get("detail")):
+        for name in ("code", "type", "status", "error"):
+            text = fields.get(name) if isinstance(fields, dict) else None
+            if isinstance(text, str) and len(text) <= 80 and " " not in text:
+                yield re.sub(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])", " ", text)
+
+
+def _no_answer(error: BaseException, route: Route, nothing_sent: bool = False) -> Image2Error:
+    """Why none came, by all that led to the error: requests' own says the same of a refusal and of a reset."""
+    from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
+    from urllib3.exceptions import NewConnectionError, ProxyError
+
+    chain = causes(error)
+
+    def end(why: str, advice: str, may_resend: bool = False, code: str = "network") -> Image2Error:
+        consequence = "; nothing was sent" if nothing_sent else ""
+        return Image2Error(code, f"{route.where} gave no answer ({why}){consequence}. {advice}",
+                           may_resend=may_resend and nothing_sent)
+
+    def find(*kinds: Type[BaseException]) -> Optional[BaseException]:
+        return next((one for one in chain if isinstance(one, kinds)), None)
+
+    tls = find(ssl.SSLCertVerificationError) or next((one for one in chain if type(one) is ssl.SSLError), None)
+    if tls or type(error) is OSError:  # the latter is requests' own look at the bundle, before it connects
+        words = getattr(tls, "verify_message", None) or getattr(tls, "reason", None) or str(tls or error)
+        return end(f"TLS failed: {clean(words, 120)}", "Behind a company proxy, REQUESTS_CA_BUNDLE must name a file with "
+                   "its certificates; elsewhere it is not needed.", code="tls")
+    setting = route.proxy or "HTTPS_PROXY"
+    if find(InvalidURL, InvalidSchema, MissingSchema):
+        why = "the Python package PySocks is missing" if "SOCKS" in str(error) else type(error).__name__
+        return end(f"{setting} or the URL cannot be used: {why}", f"Check {setting}.")
+    if find(ProxyError):
+        refusal = re.search(r"Tunnel connection failed: (\d{3})", " ".join(map(str, chain)))
+        why = f"answered {refusal[1]}" if refusal else "did not connect"
+        return end(f"the proxy of {setting} {why}", _advice(route), may_resend=not (refusal and refusal[1][0] == "4"))
+    if find(NewConnectionError) and find(PermissionError):  # of socket() or connect(), on loopback too
+        return end("a sandbox on this machine forbids network connections", _advice(route) if route.host_sandbox else
+                   "Ask the user to allow them, or to run this outside it.")
+    return end(_kind(chain), _advice(route), may_resend=True)
+
+
+def _advice(route: Route) -> str:
+    if route.host_sandbox:
+        name, opens = route.host_sandbox
+        return f"{name}'s sandbox may block the network; ask the user to allow it: {opens}."
+    what = f"the network and {route.proxy}" if route.proxy else "the network"
+    return f"Check {what}, then run the same again."
+
+
+KINDS = {
+    "NameResolutionError": "the name was not found", "NewConnectionError": "no connection",
+    "ConnectTimeoutError": "no connection", "Overdue": "no answer in time", "TimeoutError": "no answer in time",
+    "timeout": "no answer in time", "ReadTimeoutError": "no answer in time", "ConnectionResetError": "reset",
+    "RemoteDisconnected": "closed without an answer"}
+
+
+def _kind(chain: List[BaseException]) -> str:
+    """How an exchange broke, in a few words."""
     names = [type(one).__name__ for one in chain]
-    if any(name in ("Overdue", "TimeoutError", "timeout", "ReadTimeoutError") for name in names):
-        return "no answer in time"
-    return "reset" if "ConnectionResetError" in names else names[0]
-
-
-def _text(body) -> str:
-    return bytes(body[:100_000]).decode("utf-8", "replace")
-
-
-def _seconds_until(date: str, now):
-    try:
-        when = parsedate_to_datetime(date)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=timezone.utc)
-    return when.timestamp() - (time.time() if now is None else now)
+    return next((words for kind, words in KINDS.items() if kind in names), names[0])

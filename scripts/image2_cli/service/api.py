@@ -1,106 +1,120 @@
-"""The service: submit an order, look at a task. The only room that holds the key.
+"""The service: submit an order, look at a task. The only module that holds the key.
 
-The key leaves through an `auth=` object to the base URL's host alone: requests replaces a plain header by
-`Basic …` where ~/.netrc knows the host. No redirect is followed (a 307 loop re-sent one POST 31 times).
-Writes nothing; what an answer means is told by `acceptance`.
+The key leaves through an `auth=` object (requests replaces a plain header by `Basic …` where ~/.netrc knows the host), and
+no redirect is followed (a 307 loop re-sent one POST 31 times). Writes nothing; `acceptance` says what an answer means.
 """
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import collections
+from typing import Any, Callable, Deque, Optional
+from urllib.parse import quote, urlsplit
 
-from ..clock import Interrupted, Overdue
-from ..errors import Image2Error
-from . import acceptance as verdict
-from . import transport
-from .task import NotATask, Task, parse_json, without
+from ..clock import Clock, Interrupted, Overdue
+from ..errors import HostSandbox, Image2Error
+from ..text import WITHHELD, without
+from . import acceptance, transport
+from .task import NotATask, Task, parse_json, without_runs
 
-LINGER_S = 0.6  # after a signal, the time an order in flight gets to tell its task id
-MAX_ANSWER = 256 * 1024 * 1024  # ten large pictures as base64 in one answer
+LINGER_S = 0.6  # after a signal, the time an order in flight gets to name its task id
 
 
 class _Bearer:
-    def __init__(self, key: str):
+    """Puts the key into a request. Nothing else knows it, and no repr shows it."""
+
+    def __init__(self, key: str) -> None:
         self._key = key
 
-    def __call__(self, prepared):
+    def __call__(self, prepared: Any) -> Any:
         prepared.headers["Authorization"] = "Bearer " + self._key
         return prepared
 
+    def read(self, reply: transport.Reply) -> None:
+        """Fill in what the answer says, without the key: a service that echoes it must not put it into a record."""
+        key = self._key.encode("ascii")
+        if key in reply.body:
+            reply.body = reply.body.replace(key, WITHHELD.encode("ascii"))
+        try:
+            reply.value = without(parse_json(reply.body), self._key)
+        except (NotATask, RecursionError):
+            text = reply.body[: transport.MAX_ERROR].decode("utf-8", "replace")
+            oddities = sum(char == "\ufffd" or not (char.isprintable() or char.isspace()) for char in text[:500])
+            if oddities < 5 and not reply.is_page and not text.startswith(("{", "[")):  # a cut object is no sentence
+                reply.words = without(without_runs(text), self._key)
+
 
 class Api:
-    """The endpoints of one service. Not for several threads at once: each takes its own."""
+    """The endpoints of one service, for any number of threads at once. `base_url` comes normalised."""
 
-    def __init__(self, settings, clock, log=None, sandbox=None):
-        self._settings, self._clock, self._log = settings, clock, log
-        self._auth = _Bearer(settings.key)
-        self._session = None
-        self._blocked_by = sandbox
-        self.where = urlsplit(settings.base_url).netloc
-        self.is_stand_in = settings.is_sandbox
+    def __init__(self, base_url: str, key: str, clock: Clock, log: Optional[Callable[[str], None]] = None,
+                 host_sandbox: Optional[HostSandbox] = None) -> None:
+        self.orders_url = f"{base_url}/api/v1/images/generations"
+        self._tasks_url = f"{base_url}/api/v1/images/tasks/"
+        self.where = urlsplit(base_url).netloc
+        self.is_stand_in = False  # set by the first answer of a loopback service that says it is the sandbox
+        self._is_loopback = transport.is_loopback(urlsplit(base_url).hostname or "")
+        self._clock, self._log, self._host_sandbox, self._bearer = clock, log, host_sandbox, _Bearer(key)
+        self._attempts: dict[str, int] = {}  # by URL, for the log
+        self._idle: Deque[Any] = collections.deque(maxlen=32)  # sessions; each is used by one thread at a time
 
-    @property
-    def orders_url(self) -> str:
-        """Where orders are POSTed."""
-        return self._settings.base_url + "/api/v1/images/generations"
-
-    def submit(self, body: bytes, order_id: str, seconds: float) -> Task:
-        """POST one order once. Raises `Image2Error`; `outcome_unknown` where it may have been accepted.
-
-        Raises `Interrupted` with `charged` set, unless what had come by then holds the task.
-        """
+    def submit(self, body: bytes, order_id: str, seconds: float, had_local_image: bool = False) -> Task:
+        """POST one order once. Raises `Image2Error`, and `Interrupted` with `charged` set unless the task came in time."""
         reply, content = transport.Reply(), transport.Body(body)
-        self._session = None  # a kept connection may be closed by the service just now: then the fate were unknown
         headers = {"Content-Type": "application/json", "Idempotency-Key": order_id}
+        # a kept connection may be closed by the service just now: then the order's fate would be unknown
+        session = self._new_session()
         try:
             self._clock.check()  # a signal that came while all was prepared: nothing is sent after it
-            self._exchange("POST", self.orders_url, reply, seconds, LINGER_S, data=content, headers=headers,
+            self._exchange(session, "POST", self.orders_url, reply, seconds, LINGER_S, data=content, headers=headers,
                            silence=seconds)
         except (Exception, Interrupted) as error:
             nothing_sent = content.withdraw()
-            self._read(reply)
             try:
-                return verdict.of_broken_order(error, transport.causes(error), reply, self.where, nothing_sent,
-                                               self._blocked_by)
+                return acceptance.of_broken_order(error, reply, self._route(), nothing_sent, had_local_image)
             except Image2Error as end:
-                if not isinstance(error, Interrupted):
-                    raise
-                error.charged = end.charged
-                raise error from None
-        self._read(reply)
-        return verdict.of_order(reply)
+                if isinstance(error, Interrupted):
+                    error.charged = end.charged
+                    raise error from None
+                raise end from None
+        return acceptance.of_order(reply, had_local_image)
 
-    def look(self, task_id: str, seconds: float = 15.0) -> Task:
+    def look(self, task_id: str, seconds: float) -> Task:
         """GET one task once; free. Raises `Image2Error`."""
         reply = transport.Reply()
         try:
-            self._exchange("GET", "%s/api/v1/images/tasks/%s" % (self._settings.base_url, task_id), reply, seconds)
+            session = self._idle.pop()
+        except IndexError:
+            session = self._new_session()
+        try:
+            self._exchange(session, "GET", self._tasks_url + quote(task_id, safe=""), reply, seconds)
         except Exception as error:
-            raise verdict.of_broken_look(error, transport.causes(error), self.where, self._blocked_by) from None
-        self._read(reply)
-        return verdict.of_look(reply, task_id)
+            return acceptance.of_broken_look(error, reply, self._route(), task_id)
+        return acceptance.of_look(reply, task_id)
 
-    def _read(self, reply):
-        """Fill in `reply.value`, without the key: a service that echoes it must not put it into a record."""
-        key = str(self._settings.key)
-        reply.body = bytes(reply.body).replace(key.encode("ascii"), b"(withheld)")
-        try:
-            reply.value = without(parse_json(reply.body), key)
-        except (NotATask, RecursionError):
-            reply.value = None
+    def _new_session(self) -> Any:
+        return transport.new_session(use_proxies=not self._is_loopback)  # there, no proxy may see the key
 
-    def _exchange(self, method, url, reply, seconds, linger=0.0, **content):
-        if self._session is None:
-            # on loopback no proxy of the environment may see the key
-            self._session = transport.new_session(use_proxies=not self._settings.is_loopback)
-        session = self._session
+    def _route(self) -> acceptance.Route:
+        proxy = None if self._is_loopback else transport.proxy_setting(self.orders_url)
+        return acceptance.Route(self.where, proxy, self._host_sandbox)
+
+    def _exchange(self, session: Any, method: str, url: str, reply: transport.Reply, seconds: float, linger: float = 0.0,
+                  **content: Any) -> None:
+        """One exchange within `seconds`; the session is kept for the next one where it ended well."""
+        started, outcome = self._clock.now(), "no answer"
         try:
-            self._clock.call(lambda: transport.exchange(session, method, url, reply, MAX_ANSWER, self._log, self._auth,
-                                                        **content), seconds, linger)
-        except Overdue:
-            self._session = None  # its thread may still use it
-            if self._log:
-                self._log("%s %s -> given up after %.2f s" % (method, url, seconds))
+            self._clock.call(lambda: transport.exchange(session, method, url, reply, None, self._bearer, **content),
+                             seconds, linger)
+        except (Overdue, Interrupted):
+            outcome = "given up"
+            reply.given_up = True  # its thread may still use the session
             raise
-        self.is_stand_in = self.is_stand_in or (self._settings.is_loopback
-                                                and reply.headers.get("Server", "").startswith("image2-sandbox"))
+        finally:
+            self._bearer.read(reply)
+            if self._log:
+                attempt = self._attempts[url] = self._attempts.get(url, 0) + 1
+                self._log(f"attempt {attempt}: {method} {url} -> {reply.status or outcome}, {len(reply.body)} bytes, "
+                          f"{self._clock.now() - started:.2f} s")
+        if self._is_loopback and reply.headers.get("Server", "").startswith("image2-sandbox"):
+            self.is_stand_in = True
+        self._idle.append(session)

@@ -1,0 +1,70 @@
+"""The one JSON object a run ends with: its members, its bounds, and that any text can be changed in it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from image2_cli.answer import MAX_BYTES, build, changed, line, of_error
+from image2_cli.errors import CODES, Image2Error
+
+quick = settings(max_examples=60, deadline=None, database=None)
+values = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
+                                st.text(max_size=30), st.just("\ud800")),
+                      lambda inner: st.one_of(st.lists(inner, max_size=4),
+                                              st.dictionaries(st.text(max_size=8), inner, max_size=4)), max_leaves=20)
+
+
+def images(count: int, **more) -> list:
+    return [{"index": index, "path": f"/x/{index}.png", "url": f"https://x/{index}.png", **more} for index in range(count)]
+
+
+def test_every_answer_has_the_documented_members_and_what_is_not_true_is_left_out():
+    assert {"ok": True, "status": "completed", "task_id": None, "charged": "no", "images": [], "error": None, "next": None,
+            "sandbox": True} == build("completed", sandbox=True, resumed=None, warnings=None)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_an_error_without_an_order_is_a_whole_answer_too(code):
+    answer = of_error(Image2Error(code, "words", remedy="do this"))
+    known = CODES[code]
+    assert (False, code, known.charged, "do this") == tuple(answer[name] for name in ("ok", "status", "charged", "next"))
+    assert {"code": code, "message": "words", "retryable": CODES[code].retryable} == answer["error"]
+
+
+@quick
+@given(values)
+def test_any_answer_is_one_line_of_utf8_json(value):
+    data = line(build("x", odd=value))
+    assert (1, True) == (data.count(b"\n"), data.endswith(b"\n"))
+    assert {"odd"} >= set(json.loads(data)) - set(build("x"))
+
+
+def test_a_number_that_is_no_json_is_never_printed():
+    with pytest.raises(ValueError):
+        line(build("x", progress=float("nan")))
+
+
+@pytest.mark.parametrize("answer", [
+    build("x", images=images(300, revised_prompt="very " * 100)), build("x", images=images(64, url="u" * 4000)),
+    build("dry_run", request={"body": {"prompt": "猫" * 30_000}}), of_error(Image2Error("usage", "x" * 600_000)),
+    build("x", warnings=["w" * 9000] * 5), build("listed", orders=[{"prompt": "p" * 3000}] * 10)],
+    ids=["many", "long links", "prompt", "message", "warnings", "orders"])
+def test_an_answer_is_bounded_and_still_json(answer):
+    data = line(answer)
+    assert len(data) <= 16_384 and MAX_BYTES <= 16_384, len(data)
+    assert answer["ok"] is json.loads(data)["ok"]
+
+
+def test_a_small_answer_is_printed_whole_and_paths_of_a_batch_are_not_cut():
+    answer = build("x", images=images(10, revised_prompt="kept"))
+    assert answer == json.loads(line(answer))
+    batch = build("completed", files=["/x/" + "long " * 400] * 10, results="/x/results.jsonl")
+    assert batch["files"] == json.loads(line(batch))["files"]
+
+
+def test_every_text_of_an_answer_can_be_changed_but_not_its_shape():
+    value = {"names": "stay", "list": ["a", 1, None, ("b", {"c": "d"})]}
+    assert {"names": "STAY", "list": ["A", 1, None, ["B", {"c": "D"}]]} == changed(value, str.upper)

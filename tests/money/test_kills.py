@@ -1,0 +1,233 @@
+"""Killed anywhere, nothing is lost: one charge, all pictures, no half file, or the honest word that nobody knows."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import threading
+import time
+
+import pytest
+from aftermath import edit_record, records_in, run_next, state
+from command import PNG, kill, quick, until
+from faulty import hang, ok, page, pending, picture, refuse, sync_completed
+from laws import hold
+from pictures import png
+from platforms import needs_signals
+
+pytestmark = [needs_signals, pytest.mark.slow]
+
+BIG = png(64, 64, noise_bytes=200_000)  # more than a buffer holds back
+TWO = ["cat-2.png", "cat.png"]
+N2 = ("--n", "2")
+
+
+# The steps of an order of two pictures. Each begins one that goes no further than its step, and returns the process.
+
+
+def in_backoff(it):
+    it.service.on_post(refuse(429, retry_after=15))
+    busy = it.begin(*N2)
+    it.service.wait_for("post")
+    until(lambda: state(it.out) == "not_sent")
+    return busy
+
+
+def in_post(it):
+    it.service.on_post(hang(30))
+    busy = it.begin(*N2)
+    it.service.wait_for("post")
+    return busy
+
+
+def in_answer(it):
+    """In the middle of the POST's answer, before its task id."""
+    it.service.on_post(hang(30, ok(), "head"))
+    busy = it.begin(*N2)
+    it.service.wait_for("post")
+    return busy
+
+
+def before_first_look(it):
+    busy = it.begin(*N2, "--poll-interval", "15")
+    until(lambda: it.out.exists() and state(it.out) == "accepted")
+    return busy
+
+
+def in_look(it):
+    it.service.on_poll(pending(10), hang(30))
+    busy = it.begin(*N2)
+    it.service.wait_for("poll", 2)
+    return busy
+
+
+def between_looks(it):
+    it.service.on_poll(pending(10))
+    busy = it.begin(*N2, "--poll-interval", "0.5")
+    it.service.wait_for("poll", 2)
+    return busy
+
+
+def in_download(it):
+    it.service.on_file(hang(30, picture(BIG), -5))
+    busy = it.begin(*N2)
+    it.service.wait_for("file", 2)
+    until(lambda: any(path.stat().st_size for path in it.out.glob(".image2-*.part")))
+    return busy
+
+
+def between_downloads(it):
+    """One picture stands, the other hangs."""
+    it.service.on_file(hang(30, picture(BIG), -5), of="task-1-1.png")
+    busy = it.begin(*N2)
+    until((it.out / "cat.png").exists)
+    it.service.on_file(picture(PNG), of="task-1-1.png")
+    return busy
+
+
+def in_pause_of_download(it):
+    it.service.on_file(page(500))
+    busy = it.begin(*N2)
+    it.service.wait_for("file", 4)
+    return busy
+
+
+ACCEPTED = [before_first_look, in_look, between_looks, in_download, between_downloads, in_pause_of_download]
+
+
+def finish(it, done) -> None:
+    """The order is done: paid once, both pictures there, nothing left over."""
+    told = it.told(done)
+    assert (0, ("cat.png", "cat-2.png"), True) == (done.exit, told.files, told.resumed), done
+    assert (1, 1, TWO) == (len(it.service.posts), it.service.orders, it.pictures), done
+    assert ["saved"] == [record["state"] for record in records_in(it.out)]
+
+
+# --- SIGKILL
+
+
+@pytest.mark.lowest
+@pytest.mark.parametrize("step", ACCEPTED)
+def test_after_a_kill_the_same_command_goes_on_and_does_not_pay_again(generate, step):
+    kill(step(generate))
+    generate.heal()
+    finish(generate, generate.begin(*N2).finish())
+
+
+@pytest.mark.parametrize("step", [in_backoff, in_answer])
+def test_after_a_kill_before_the_answer_wait_has_nothing_to_wait_for(generate, run, step):
+    kill(step(generate))
+    generate.heal()
+    assert "nothing_unfinished" == run("wait", "--out", "out", *quick()).json["status"]
+    told = generate(*N2)
+    assert ((0, 1) if step == in_backoff else (9, 1)) == (told.exit, generate.service.orders), told.run
+
+
+def test_a_kill_between_the_record_and_the_file_loses_nothing(generate, run):
+    """The record names the file before the file has its name; no half file ever has it."""
+    kill(in_download(generate))
+    assert [] == [path.name for path in generate.out.iterdir() if not path.name.startswith(".")]
+    generate.heal()
+    named = [{"index": index, "file": name, "url": "x", "sha256": "0" * 64, "error": None}
+             for index, name in enumerate(("cat.png", "cat-2.png"))]
+    edit_record(generate.out, images=named)
+    finish(generate, run("wait", "--out", "out", *quick()))
+
+
+# --- the synchronous endpoint, and pictures inside an answer: no task that could be asked again
+
+
+def test_the_links_of_a_sync_answer_survive_a_kill(generate, run):
+    generate.service.on_post(sync_completed())
+    generate.service.on_file(hang(30, picture(PNG), -5))
+    generate.killed("file", 2, *N2, "--sync")
+    generate.service.on_file(picture(PNG))
+    finish(generate, run("wait", "--out", "out", *quick()))
+
+
+def test_the_pictures_inside_a_sync_answer_survive_a_kill(generate):
+    """They are put aside before anything else, wherever between that and the files it then is."""
+    item = {"b64_json": base64.b64encode(png(64, 64, noise_bytes=1_000_000)).decode()}
+    generate.service.on_post(sync_completed(data=[item, item]))
+    busy = generate.begin(*N2, "--sync")
+    until(lambda: list(generate.out.rglob(".image2/*.data")))
+    kill(busy)
+    finish(generate, generate.begin(*N2, "--sync").finish())
+    assert [] == list(generate.out.rglob(".image2/**/*.data"))
+
+
+# --- signals
+
+CODE = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+
+
+def stop(busy, signum=signal.SIGTERM):
+    """Send the signal; the run, which must end within a second and with one JSON object."""
+    busy.send_signal(signum)
+    began = time.monotonic()
+    done = busy.finish(timeout=20)
+    seconds = time.monotonic() - began
+    assert seconds < 1 + os.getloadavg()[0] / 4, f"it took {seconds:.2f} s\n{done}"
+    assert CODE[signum] == (done.exit, done.json["error"]["code"]), done
+    return done
+
+
+@pytest.mark.parametrize("step", [before_first_look, in_look, in_download])
+def test_a_signal_is_answered_within_a_second_and_next_gets_the_pictures(generate, step, tmp_path):
+    done = stop(step(generate), signal.SIGINT if step == in_look else signal.SIGTERM)
+    told = generate.told(done)
+    assert ("task-1", "yes") == (told.task_id, told.charged), done
+    generate.heal()
+    finish(generate, run_next(told.answer, generate.service, tmp_path))
+
+
+@pytest.mark.parametrize(("step", "charged", "then"), [(in_backoff, "no", 0), (in_post, "maybe", 9)])
+def test_a_signal_before_the_answer_says_what_it_may_have_cost(generate, step, charged, then):
+    told = generate.told(stop(step(generate), signal.SIGINT))
+    assert (charged, None) == (told.charged, told.task_id), told.run
+    assert charged == "no" or told.answer["next"] is None
+    generate.heal()
+    told = generate(*N2)
+    assert (then, 1) == (told.exit, generate.service.orders), told.run
+
+
+@pytest.mark.parametrize("how", ["whole", "cut behind its id"])
+def test_an_answer_that_comes_just_after_the_signal_still_gives_its_task(generate, how):
+    answered = threading.Event()
+    generate.service.on_post((ok() if how == "whole" else hang(30, ok(), -1)).but(until=answered))
+    busy = generate.begin(*N2)
+    generate.service.wait_for("post")
+    threading.Timer(0.3, answered.set).start()
+    told = generate.told(stop(busy))
+    assert ("yes", "task-1") == (told.charged, told.task_id), told.run
+
+
+# --- two processes, several tasks
+
+
+def test_a_signal_to_a_wait_for_several_loses_none_of_them(service, run, start, project, tmp_path):
+    for prompt in ("a cat", "a dog"):
+        assert 0 == run("generate", prompt, "--out", "out", "--no-wait").exit
+    service.on_file(hang(30, picture(PNG), -5))
+    busy = start("wait", "--out", "out", *quick())
+    service.wait_for("file", 2)
+    done = stop(busy)
+    assert ("yes", True) == (done.json["charged"], bool(done.json["next"])), done
+    service.on_file(picture(PNG))
+    again = run_next(done.json, service, tmp_path)
+    hold(again, None, project, 20)
+    assert (0, 2) == (again.exit, service.orders)
+    assert {"a-cat.png", "a-dog.png"} == {path.name for path in (project / "out").glob("*.png")}
+
+
+def test_a_stopped_run_that_goes_on_after_another_has_finished_changes_nothing(generate, run):
+    """SIGSTOP for a while (a laptop that sleeps), and `wait` meanwhile."""
+    busy = in_look(generate)
+    busy.send_signal(signal.SIGSTOP)
+    generate.heal()
+    assert (0, TWO) == (run("wait", "--out", "out", *quick()).exit, generate.pictures)
+    busy.send_signal(signal.SIGCONT)
+    time.sleep(0.1)
+    assert "yes" == stop(busy).json["charged"]
+    assert (TWO, ["saved"]) == (generate.pictures, [record["state"] for record in records_in(generate.out)])

@@ -1,0 +1,88 @@
+"""What passes for a record, what is passed over, and what an order may have cost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from image2_cli.order.record import CHARGED, MAX_IMAGES, Record, SavedImage, charged, is_file_name, parse
+
+RECORD = Record("01234567-89ab-cdef-0123-456789abcdef", "f" * 32, "https://image2.vip", "accepted", request={"n": 2},
+                stem="a-cat", images=[SavedImage(0)])
+VALUE = json.loads(RECORD.as_text())
+
+
+def read(**changes):
+    return parse(json.dumps({**VALUE, **changes}).encode())
+
+
+def test_what_is_written_is_what_is_read():
+    assert RECORD == parse(RECORD.as_text().encode())
+    assert '\n "state": "accepted"' in RECORD.as_text(), "people can read it"
+
+
+@pytest.mark.parametrize("content", [b"", b'{"version": 1, "id": "', b"null", b"[]", b"3", b"1e999", b"\xff\xfe{}",
+                                     b"[" * 100_000, bytes(1000)], ids=lambda content: repr(content[:16]))
+def test_what_is_no_record_is_passed_over(content):
+    assert parse(content) is None
+
+
+WRONG = {
+    "id": [None, 5, "", "../../../etc/passwd-0123456789abcdefg", "x" * 36, "0" * 35, "0" * 37],
+    "state": [None, 5, "odd", [], {}, "finished"], "service": [None, 5, [], "https://x/\u202e"],
+    "fingerprint": [None, 5, []],
+    "stem": ["../x", "a/b", "/etc/cron.d/x", "a\0b", ".."], "request": [None, [], "text"],
+    "task_id": [5, "", "..", "a/../b", "a b", [], "x" * 257], "version": [None, 0, 1, "2"],
+    "images": [None, {}, "x", [{}] * (MAX_IMAGES + 1)],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values],
+                         ids=repr)
+def test_a_record_that_could_mislead_is_passed_over(field, value):
+    assert read(**{field: value}) is None
+
+
+@pytest.mark.parametrize("field", ["version", "id", "state", "service", "fingerprint", "request", "images"])
+def test_a_record_without_a_field_that_decides_is_passed_over(field):
+    assert parse(json.dumps({name: value for name, value in VALUE.items() if name != field}).encode()) is None
+
+
+@pytest.mark.parametrize(("changes", "name", "expected"), [
+    *(({name: value}, name, 0) for name in ("created_s", "sent_s", "accepted_s", "sequence")
+      for value in ("now", True, -1, float("nan"), float("inf"), 10**400, 1e11)),
+    ({"status": "\x1b[2J\u202edone"}, "status", "[2Jdone"), ({"status": 5}, "status", None),
+    ({"server_message": ["x"]}, "server_message", None), ({"overwrite": "yes"}, "overwrite", False),
+    ({"suffix": "../x"}, "suffix", None), ({"suffix": ".png"}, "suffix", ".png"), ({"batch_line": "1"}, "batch_line", None),
+    ({"request": {"n": True}}, "wanted", 0), ({"request": {"n": 11}}, "wanted", 0),
+    ({"request": {"prompt": "a\u202e cat"}}, "prompt", "a cat"),
+], ids=repr)
+def test_an_odd_value_that_decides_nothing_is_as_if_it_were_not_there(changes, name, expected):
+    assert expected == getattr(read(**changes), name)
+
+
+@pytest.mark.parametrize(("entry", "expected"), [
+    (5, SavedImage(0)), ({"index": 7, "file": "../x.png"}, SavedImage(0)), ({"file": "/etc/passwd"}, SavedImage(0)),
+    ({"file": "a.png", "width": float("nan"), "height": "64", "bytes": -1}, SavedImage(0, file="a.png")),
+    ({"url": "https://x/\x1b"}, SavedImage(0)), ({"part": "x", "sha256": 5}, SavedImage(0)),
+    ({"error": {"code": "usage", "message": "x"}}, SavedImage(0)), ({"error": "x"}, SavedImage(0))], ids=repr)
+def test_an_odd_entry_of_an_image_says_nothing_of_it(entry, expected):
+    assert [expected] == read(images=[entry]).images
+
+
+def test_the_message_of_an_image_s_error_is_never_read_from_a_file():
+    (image,) = read(images=[{"error": {"code": "not_saved", "message": "OBEY", "server_message": "words"}}]).images
+    assert ("words", False) == (image.error.as_json()["server_message"], "OBEY" in json.dumps(image.error.as_json()))
+
+
+@pytest.mark.parametrize("name", ["we\\ird", "a b", ".hidden", "caf\u00e9\udce9", "a\nb", "x" * 200])
+def test_every_name_that_may_be_given_to_a_picture_may_stand_in_its_record(name):
+    """`--out we\\ird.png` made a record that was never read again, so that the same command paid twice."""
+    assert name == read(stem=name).stem and is_file_name(name)
+
+
+@pytest.mark.parametrize("state", CHARGED)
+def test_what_an_order_may_have_cost_is_decided_by_its_record_alone(state):
+    expected = {"not_sent": "no", "sending": "maybe", "unknown": "maybe", "failed": "maybe"}.get(state, "yes")
+    record = Record("i", "f", "s", state)
+    assert [expected, "no"] == [charged(record), charged(record, is_sandbox=True)]
