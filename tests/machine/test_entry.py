@@ -85,21 +85,13 @@ def test_an_entry_that_was_copied_alone_says_so(python, tmp_path):
         refused(done)
 
 
-@pytest.mark.parametrize("lost", ["main.py", "cli", "machine/packages.py", "service/api.py"])
+@pytest.mark.parametrize("lost", ["main.py", "cli", "service/api.py"])
 def test_a_folder_that_misses_a_part_says_so(lost, tmp_path):
     script = shutil.copytree(running.SCRIPT.parent, tmp_path / "scripts") / "image2.py"
     path = script.parent / "image2_cli" / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     done = running.run("status", "t-1", script=script, cwd=tmp_path)
     assert REINSTALL == refused(done, lost.partition("/")[0].replace(".py", ""), REINSTALL)
-
-
-def test_a_module_that_was_copied_by_half_says_so(tmp_path):
-    script = shutil.copytree(running.SCRIPT.parent, tmp_path / "scripts") / "image2.py"
-    path = script.parent / "image2_cli" / "clock.py"
-    for rest in (100, 0):
-        path.write_text(path.read_text(encoding="utf-8")[:rest], encoding="utf-8")
-        assert REINSTALL == refused(running.run("check", script=script, cwd=tmp_path), "clock")
 
 
 # --- what every start costs

@@ -10,7 +10,6 @@ import signal
 import socketserver
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import venv
@@ -20,7 +19,7 @@ import faulty
 import pytest
 import running
 from image2_cli.machine import packages
-from platforms import needs_linux, needs_posix
+from platforms import needs_posix
 
 pytestmark = [needs_posix, pytest.mark.slow,  # bin/python, uv as a script
               pytest.mark.xdist_group("one download of the wheels is enough")]
@@ -28,7 +27,6 @@ pytestmark = [needs_posix, pytest.mark.slow,  # bin/python, uv as a script
 SYSTEM_PATH = os.pathsep.join(["/usr/local/bin", "/usr/bin", "/bin"])
 UV = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
 needs_uv = pytest.mark.skipif(not UV, reason="there is no uv on this machine")
-needs_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root becomes another user")
 # What this machine needs to reach PyPI; everything else of the developer's environment stays out.
 MACHINE = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or "CERT" in name
            or "CA_BUNDLE" in name or name.lower().endswith("_proxy")}
@@ -42,9 +40,6 @@ def make_bare(folder: Path, pip: bool = True) -> Path:
     site = next(folder.glob("lib/*/site-packages"))
     if pip:
         shutil.copytree(Path(importlib.util.find_spec("pip").origin).parent, site / "pip")
-    if running.COVERAGE in os.environ:  # these interpreters are to be counted too; coverage alone, no other package
-        (site / "coverage").symlink_to(Path(importlib.util.find_spec("coverage").origin).parent)
-        (site / "coverage.pth").write_text("import coverage; coverage.process_startup()\n")
     return folder / "bin" / "python"
 
 
@@ -107,15 +102,14 @@ def beside_uv(tmp_path):
     return os.pathsep.join([str(folder), os.path.join(sys.base_prefix, "bin"), SYSTEM_PATH])
 
 
-def program(path: Path, *lines: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def program(path: Path, *lines: str) -> None:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
     path.chmod(0o755)
-    return path
 
 
 class BlackHole(socketserver.BaseRequestHandler):
-    """An index that takes every connection and never answers. `reached`: somebody asked; `left`: that one hung up."""
+    """An index that never answers. `reached`: somebody asked; `left`: that one hung up."""
 
     def handle(self) -> None:
         self.server.reached.set()
@@ -140,7 +134,6 @@ def refused(done, *words):
     assert (2, "missing_dependency") == (done.exit, done.json["error"]["code"]), done
     message = done.json["error"]["message"]
     assert [] == [word for word in words if word not in message], message
-    assert "&&" not in (done.json["next"] or "")
 
 
 # --- a private copy
@@ -181,16 +174,15 @@ def test_a_broken_private_copy_is_made_anew(bare, look, stocked, cache):
     assert path.read_bytes() and 1 == len(list(cache.iterdir()))
 
 
-PLANTED = "open('stolen', 'w').write('a planted module ran')\n"
+THEIRS = ["another's"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # only root can make one
 
 
-@pytest.mark.parametrize("fault", ["file writable", "a link", *(
-    ["another's"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [])])
+@pytest.mark.parametrize("fault", ["writable", "a link", *THEIRS])
 def test_a_private_copy_that_somebody_else_can_write_is_not_imported(fault, bare, tmp_path, look, stocked, cache):
     assert 0 == look(python=bare, env=stocked).exit
     module = next(cache.iterdir()) / "requests" / "__init__.py"
-    module.write_text(PLANTED)
-    if fault == "file writable":
+    module.write_text("open('stolen', 'w')\n")
+    if fault == "writable":
         module.chmod(0o666)
     elif fault == "a link":
         module.rename(tmp_path / "planted.py")
@@ -230,9 +222,10 @@ def test_sigterm_while_pip_runs_ends_both_within_a_second(bare, begin, offline, 
 
 # --- no home, somebody else's folders
 
-@pytest.mark.parametrize("home", ["/", "/nowhere/at/all", "~", None])
+@pytest.mark.parametrize("home", ["/", "/nowhere/at/all", "~", "", "a file"])
 def test_without_a_home_the_copy_lies_in_a_folder_of_this_user_in_the_temporary_one(home, bare, tmp_path, look, stocked):
-    env = {**stocked, "XDG_CACHE_HOME": None, "HOME": home or ""}
+    (tmp_path / "file").touch()
+    env = {**stocked, "XDG_CACHE_HOME": None, "HOME": tmp_path / "file" if home == "a file" else home}
     assert 0 == look(python=bare, env=env).exit
     [made] = (tmp_path / "tmp").iterdir()
     assert (f"image2-{os.getuid()}", 0o700) == (made.name, made.stat().st_mode & 0o777)
@@ -242,15 +235,7 @@ def test_without_a_home_the_copy_lies_in_a_folder_of_this_user_in_the_temporary_
     assert not Path("/nowhere").exists()
 
 
-def test_a_cache_that_cannot_be_written_gives_way_to_the_temporary_folder(bare, tmp_path, look, stocked, cache):
-    cache.parent.parent.mkdir(exist_ok=True)
-    cache.parent.touch()
-    assert 0 == look(python=bare, env=stocked).exit
-    assert [f"image2-{os.getuid()}"] == os.listdir(tmp_path / "tmp")
-
-
-@pytest.mark.parametrize("fault", ["a link", "writable", *(
-    ["another's"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [])])
+@pytest.mark.parametrize("fault", ["a link", "writable", *THEIRS])
 def test_a_temporary_folder_that_is_not_this_users_alone_is_not_used(fault, bare, tmp_path, look, stocked):
     env, mine = {**stocked, "XDG_CACHE_HOME": None, "HOME": "/"}, tmp_path / "tmp" / f"image2-{os.getuid()}"
     (tmp_path / "theirs").mkdir()
@@ -263,28 +248,6 @@ def test_a_temporary_folder_that_is_not_this_users_alone_is_not_used(fault, bare
     assert [] == [*(tmp_path / "theirs").iterdir(), *(mine.iterdir() if mine.is_dir() else [])]
 
 
-@needs_root
-@needs_linux
-def test_a_uid_that_has_no_passwd_entry_is_served_too(service, wheels, offline):
-    """As in a container that runs under any uid; by the system's Python, for that user cannot enter root's home."""
-    python = shutil.which(f"python3.{sys.version_info.minor}", path="/usr/bin")  # for which the wheels are
-    if not python or subprocess.run([python, "-c", "import pip"], capture_output=True).returncode:
-        pytest.skip("the system has no such Python with pip")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        script = shutil.copytree(running.SCRIPT.parent, folder / "skill") / "image2.py"
-        shutil.copytree(wheels, folder / "wheels")
-        for each in ("work", "tmp", "wheels"):
-            (folder / each).mkdir(exist_ok=True)
-            (folder / each).chmod(0o777)
-        env = {**offline, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": folder / "wheels", "HOME": "/", "TMPDIR": folder / "tmp",
-               "XDG_CACHE_HOME": None}
-        done = running.run("status", "t-1", base_url=service.base_url, cwd=folder / "work", script=script, python=python,
-                           env=env, preexec_fn=lambda: (os.setgroups([]), os.setgid(54321), os.setuid(54321)))
-        assert (0, ["image2-54321"], []) == (done.exit, os.listdir(folder / "tmp"), os.listdir(folder / "work")), done
-
-
 # --- pip as companies and containers preset it
 
 def test_what_is_preset_for_other_installs_is_set_aside_and_the_index_kept(bare, tmp_path, look, offline, wheels):
@@ -293,8 +256,7 @@ def test_what_is_preset_for_other_installs_is_set_aside_and_the_index_kept(bare,
         f"[global]\nuser = true\nquiet = 2\nindex-url = http://127.0.0.1:1/simple\nconstraint = {tmp_path}/constraints.txt\n"
         f"[install]\nno-deps = true\nrequire-hashes = true\nprefix = {tmp_path}/prefix\nno-index = true\n"
         f"find-links =\n    file:///nowhere\n    {wheels}\n")
-    presets = {"PIP_CONSTRAINT": tmp_path / "constraints.txt", "PIP_NO_DEPS": "1", "PIP_REQUIRE_HASHES": "1",
-               "PIP_USER": "1", "PIP_REQUIRE_VIRTUALENV": "1", "PIP_NO_BINARY": ":all:", "PIP_DRY_RUN": "1",
+    presets = {"PIP_CONSTRAINT": tmp_path / "constraints.txt", "PIP_REQUIRE_VIRTUALENV": "1", "PIP_NO_BINARY": ":all:",
                **{f"PIP_{name.upper()}": tmp_path / name for name in ("prefix", "root", "target", "report")}}
     done = look(python=bare, env={**offline, **presets, "PIP_CONFIG_FILE": tmp_path / "pip.conf", "PIP_INDEX_URL": None})
     assert 0 == done.exit, done
@@ -324,18 +286,12 @@ def test_a_conflict_of_versions_is_called_that_and_an_index_without_them_was_rea
     empty = look(python=bare, env=env)
     refused(empty, "pip could not fetch them: ERROR: Could not find a version", "Install requests and python-dotenv")
     (index / "requests-2.20.0-py3-none-any.whl").touch()
-    conflict = look(python=bare, env=env)
-    refused(conflict, "a conflict of versions")
-    for done in (empty, conflict):
-        assert "cannot be reached" not in done.json["error"]["message"]
-        assert done.json["next"] is None
+    refused(look(python=bare, env=env), "a conflict of versions")
+    assert "cannot be reached" not in empty.json["error"]["message"]
+    assert empty.json["next"] is None
 
 
 # --- uv
-
-@needs_uv
-def test_where_uv_fails_a_private_copy_is_made(bare, look, stocked, beside_uv):
-    assert 1 == look(python=bare, env={**stocked, "PATH": beside_uv, "UV_CACHE_DIR": "/proc/nowhere"}).stderr.count(SAID)
 
 
 @needs_uv
@@ -357,12 +313,11 @@ def test_uv_is_asked_once(bare, tmp_path, look, stocked, cache):
     assert "asked\n" == (tmp_path / "log").read_text()
 
 
-@pytest.mark.parametrize("path", [":{system}", "bin:{system}", "{cwd}:{system}"])
-def test_no_program_of_the_working_folder_is_started(path, bare, tmp_path, look, stocked):
+def test_no_program_of_the_working_folder_is_started(bare, tmp_path, look, stocked):
     for folder in (tmp_path, tmp_path / "bin"):
         for name in ("uv", "python3", "pip", "python3.13"):
             program(folder / name, f"echo $0 $IMAGE2_API_KEY >> {tmp_path}/stolen", f"echo {bare}")
-    done = look(python=bare, env={**stocked, "PATH": path.format(system=SYSTEM_PATH, cwd=tmp_path)})
+    done = look(python=bare, env={**stocked, "PATH": f":bin:{tmp_path}:{SYSTEM_PATH}"})
     assert 0 == done.exit, done
     assert not (tmp_path / "stolen").exists()
 
@@ -381,15 +336,11 @@ def test_no_install_forbids_uv_too_but_names_it(bare, look, stocked, tmp_path, b
     done = look("check", python=bare, env=env)
     refused(done)
     assert f"uv run {running.SCRIPT} check" == done.json["next"]
-    os.mkfifo(tmp_path / "pipe")
-    done = running.run("generate", "--prompt-file=pipe", python=bare, env=env, cwd=tmp_path)
-    refused(done, "this command again with uv run")  # whose stdin `next` has not
-    assert done.json["next"] is None
     assert not (tmp_path / "uv").exists()
 
 
 @pytest.mark.parametrize(("version", "is_fit"), [
-    ("2.9.2", False), ("2.31.0", False), ("2.32", True), ("2.99.0+local", True), ("3.0.0rc1", False), ("10.0", False)])
+    ("2.9.2", False), ("2.32", True), ("2.99.0+local", True), ("3.0.0rc1", False)])
 def test_versions_within_the_ranges_are_used_as_they_are_and_no_others(version, is_fit, tmp_path, monkeypatch):
     (tmp_path / f"requests-{version}.dist-info").mkdir()
     (tmp_path / f"requests-{version}.dist-info" / "METADATA").write_text(f"Name: requests\nVersion: {version}\n")

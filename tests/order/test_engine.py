@@ -34,12 +34,6 @@ def test_what_the_same_command_does_depends_on_the_state_alone(state):
         assert (SEND if state in again else LAW[state]) == next_step(Record("i", "f", "s", state), again)
 
 
-def test_only_what_the_user_names_is_ordered_again():
-    assert set(LAW) == set(AGAIN["generate --new"])
-    assert {"partial", "failed", "sending", "unknown"} == set(AGAIN["batch --new"])
-    assert {"partial", "failed"} == set(AGAIN["--retry-failed"])
-
-
 class VirtualClock(Clock):
     """Each piece of work takes a round trip, and time passes only where somebody waits."""
 

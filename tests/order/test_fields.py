@@ -105,20 +105,20 @@ def test_the_same_order_to_the_same_place_has_the_same_fingerprint_and_no_other_
     *(("prompt", text, text) for text in (" a cat ", "猫" * 32000, "two\nlines")),
     *(("size", text, text) for text in (None, "10x10", "99999x10")), ("size", "AUTO", "auto"),
     *(("size", text, "1536x1024") for text in ("1536×1024", "1536*1024", " 1536 x 1024\n")),
-    *(("n", value, n) for value, n in ((None, 1), (1, 1), (10, 10), ("007", 7))),
+    *(("n", value, n) for value, n in ((None, 1), (10, 10), ("007", 7))),
     *(("model", text, text) for text in ("m", "x" * 100, "vendor/gpt-image-2:latest"))])
 def test_a_good_value_is_sent(name, value, expected):
     assert expected == built(**{name: value}).payload().get(name)
 
 
 WRONG = {
-    "prompt": [" \n\t", 5, ["a"], "x" * 32001, "a \udc80 cat"],
-    "size": ["", "0x1024", "9x1024", "123456x1024", "１０２４x1024", 1024, True, [1]],
-    "n": ["0", "11", 0, 11, "", 1.0, True, "٣", "0001", "1\n", [1]],
-    "model": [" ", "a b", "x" * 101, "模型", "a\n", 0, ["m"]],
-    "image": [5, [5], {"url": "https://x/a"}, ["a.png"], ["data:text/html,x"]],
-    "set": [5, "a=1", ["quality"], ["=high"], ["a b=1"], ["1a=1"], ["a" * 65 + "=1"], ["é=1"], {"": 1}, {"x" * 65: 1},
-            ["a=1", "b=2", "a=1"], ["a=1e999"], ["a=NaN"], {"a": [{"b": float("inf")}]}, {"a": {"\ud800": 1}},
+    "prompt": [" \n\t", 5, "x" * 32001, "a \udc80 cat"],
+    "size": ["", "9x1024", "123456x1024", "１０２４x1024", 1024],
+    "n": ["0", 11, "", 1.0, True, "٣", "0001", "1\n"],
+    "model": ["a b", "x" * 101, "模型", "a\n", 0],
+    "image": [5, [5], ["a.png"], ["data:text/html,x"]],
+    "set": [5, "a=1", ["quality"], ["=high"], ["a b=1"], ["1a=1"], ["é=1"], {"x" * 65: 1},
+            ["a=1", "b=2", "a=1"], ["a=1e999"], {"a": [{"b": float("inf")}]}, {"a": {"\ud800": 1}},
             {"a": nested(33)}, {"a": nested(5000)},
             *([f"{name}=1"] for name in ("prompt", "size", "n", "model", "image", "async"))]}
 
@@ -175,9 +175,8 @@ def test_what_is_no_size_at_all_fits_nothing(called):
 
 
 @pytest.mark.parametrize(("good", "urls"), [
-    (True, ["http://x", "HTTPS://X/Y", "https://x:8080/a?b=c#d", "https://x/@a", "https://例え.jp/猫.png", "https://[::1]/a",
-            "https://x/" + "a" * 4086]),
-    (False, ["x", "file:///etc/passwd", "https:///a", "https://user:pw@x/a", "https://x/a b", "https://x/a\n", "https://x\\@y/",
+    (True, ["HTTPS://X/Y", "http://x:80/a?b=c#d", "https://x/@a", "https://例え.jp/猫", "https://[::1]/" + "a" * 4082]),
+    (False, ["file:///etc/passwd", "https:///a", "https://user:pw@x/a", "https://x/a b", "https://x/a\n", "https://x\\@y/",
              "https://x/\x7f", "https://x/\udc80", "https://x/" + "a" * 4087, " https://x"])])
 def test_a_reference_url_is_http_or_https_and_any_other_is_refused(good, urls):
     for url in urls:

@@ -26,11 +26,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("out", "expected"), [
-    ("", ("image2-output", None, None)), ("../x/y", ("../x/y", None, None)), ("v1.2", ("v1.2", None, None)),
-    ("fox.png/", ("fox.png", None, None)), (".png", (".png", None, None)), ("~/fox.png", (".", "fox", ".png")),
-    ("a/fox.JPG", ("a", "fox", ".JPG")), ("a.b.png", (".", "a.b", ".png")),
-    ("a.pdf/a:b.png", ("a.pdf", "a:b", ".png")), ("a/" + "x" * 200, ("a/" + "x" * 200, None, None)),
-    *((f"fox{ending}", (".", "fox", ending)) for ending in (".jpeg", ".webp", ".gif", ".avif"))])
+    ("", ("image2-output", None, None)), ("../v1.2", ("../v1.2", None, None)), ("fox.png/", ("fox.png", None, None)),
+    (".png", (".png", None, None)), ("~/fox.png", (".", "fox", ".png")), ("a.pdf/a:b.png", ("a.pdf", "a:b", ".png")),
+    *((f"a.b{ending}", (".", "a.b", ending)) for ending in (".JPG", ".jpeg", ".webp", ".gif", ".avif"))])
 @needs_posix
 def test_a_path_that_ends_like_an_image_is_a_file_and_anything_else_a_folder(out, expected, monkeypatch, folder):
     monkeypatch.setenv("HOME", str(folder))
@@ -45,16 +43,15 @@ def test_a_working_folder_that_is_gone_is_said_so(folder, monkeypatch):
     (folder / "gone").mkdir()
     monkeypatch.chdir(folder / "gone")
     (folder / "gone").rmdir()
-    with pytest.raises(Image2Error) as caught:
+    with pytest.raises(Image2Error, match="deleted"):
         resolve("icons")
-    assert "output_not_writable" == caught.value.code and "deleted" in caught.value.message
     assert Output("/tmp/icons") == resolve("/tmp/icons")
 
 
 # --- whether it can be written
 
 
-@pytest.mark.parametrize("name", ["logo.svg", "a/logo.pdf", "x.tiff", "x.BMP", "x.ico", "x.heic", "x.json"])
+@pytest.mark.parametrize("name", ["a/logo.svg", "x.BMP"])
 def test_a_file_that_no_picture_of_the_service_is_is_refused_and_an_existing_folder_is_not(name, folder):
     wrong = mistake(resolve(name))
     assert f"type \"{os.path.basename(name).split('.')[0]}.png\"" in wrong
@@ -70,8 +67,8 @@ def test_a_name_with_a_blank_at_its_end_is_refused(out):
 
 @pytest.mark.parametrize(("path", "words"), [
     ("C:\\x\\NUL", "device"), ("/x/aux/fox.png", "device"), ("C:/x/com1.tar.png", "device"), ("C:/x/nul .png", "device"),
-    ("C:/x/a:b.png", "no name on Windows"), ("C:/x/dot./fox.png", "no name"), ("C:/x/../con-a.png", None),
-    ("//server/share/com10.png", None), ("\\\\?\\C:\\x\\fox.png", None)])
+    ("C:/x/a:b.png", "no name on Windows"), ("C:/x/dot./fox.png", "no name"), ("//server/share/../com10.png", None),
+    ("\\\\?\\C:\\x\\fox.png", None)])
 def test_names_that_windows_cannot_have_are_refused_there_and_only_there(path, words):
     said = output._name_mistake(path, "nt")
     assert said is None if words is None else words in said
@@ -102,7 +99,7 @@ def test_a_folder_that_is_called_like_a_picture_is_named_and_a_file_is_no_mistak
 
 
 @needs_posix
-@pytest.mark.parametrize("out", ["new/" + "x" * 248 + ".png", "x" * 300, "/".join(["x" * 200] * 25), "a\0b"])
+@pytest.mark.parametrize("out", ["new/" + "x" * 248 + ".png", "/".join(["x" * 200] * 25), "a\0b"])
 def test_a_name_the_disk_cannot_take_is_found_before_paying(out):
     wrong = mistake(resolve(out))
     assert wrong.startswith("--out ") and "not writable" in wrong and len(wrong) < 350
@@ -122,14 +119,11 @@ def test_too_little_room_is_a_mistake_of_its_own(monkeypatch, folder):
 @pytest.mark.parametrize(("text", "expected"), [
     ("A red fox, in SNOW!", "a-red-fox-in-snow"), ("../../etc/passwd", "etc-passwd"), ("...", "image"), (None, "image"),
     ("LPT9!", "image-lpt9"), ("nul and void", "nul-and-void"), ("snake_case", "snake-case"), ("\ud800x", "x"),
-    ("word " * 20, "-".join(["word"] * 8)), ("a" * 400 + " b", "a" * 32),
-    ("x" * 32 + " " + "y" * 7, "x" * 32 + "-" + "y" * 7),
+    ("word " * 20, "-".join(["word"] * 8)), ("x" * 32 + " " + "y" * 7, "x" * 32 + "-" + "y" * 7),
     ("x" * 32 + " " + "y" * 8, "x" * 32), ("🦊️ fox", "fox"), ("𠮷" * 40, "𠮷" * 24),
-    ("बर्फ़ में लाल लोमड़ी", unicodedata.normalize("NFC", "बर्फ़-में-लाल-लोमड़ी")),
     ("สุนัขจิ้งจอก ในหิมะ", "สุนัขจิ้งจอก-ในหิมะ"),
     ("ثَعْلَبٌ أَحْمَر", unicodedata.normalize("NFC", "ثَعْلَبٌ-أَحْمَر")),
-    ("שׁוּעָל אָדֹם", unicodedata.normalize("NFC", "שׁוּעָל-אָדֹם")),
-    (unicodedata.normalize("NFD", "Con cáo đỏ trong tuyết"), "con-cáo-đỏ-trong-tuyết"), ("İSTANBUL", "i\u0307stanbul"),
+    (unicodedata.normalize("NFD", "Con cáo đỏ"), "con-cáo-đỏ"), ("İSTANBUL", "i\u0307stanbul"),
     ("\u0301 fox", "fox"), ("नमस्ते" * 20, "नमस्ते" * 5 + "नम")])
 def test_a_files_stem_is_the_prompts_first_words_with_their_marks(text, expected):
     assert expected == slug(text)

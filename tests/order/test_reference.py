@@ -64,8 +64,6 @@ def test_a_path_may_be_relative_or_start_at_home_or_be_a_link(file, monkeypatch)
 @pytest.mark.parametrize(("name", "data", "words", "command"), [
     ("photo.jpg", HEIC, "HEIC", "sips -s format png photo.jpg --out photo.png"),
     ("my scan.tiff", b"II*\0" + bytes(64), "TIFF", "magick 'my scan.tiff' 'my scan.png'"),
-    ("logo.svg", b"<svg/>", "SVG", "magick logo.svg logo.png"),
-    ("a.pdf", b"%PDF-1.4", "PDF", "magick a.pdf a.png"),
     ("-x.psd", b"8BPS" + bytes(64), "", "magick ./-x.psd ./-x.png")])
 @needs_posix
 def test_what_is_no_png_is_refused_with_the_command_that_makes_one_of_it(file, monkeypatch, name, data, words, command):
@@ -86,8 +84,7 @@ def test_what_is_no_whole_picture_is_refused_with_the_reason(file, data, reason)
 def test_what_cannot_be_read_is_named(file, tmp_path):
     (tmp_path / "loop.png").symlink_to("loop.png")
     for path, words in ((tmp_path / "nowhere.png", "no such file"), (tmp_path, "a folder, not a file"), ("a\0b.png", "null"),
-                        (tmp_path / "loop.png", "cannot be read"), (file(b"") / "x.png", "cannot be read"),
-                        ("x" * 5000, "cannot be")):
+                        (tmp_path / "loop.png", "cannot be read"), ("x" * 5000, "cannot be")):
         assert words in refusal(path) and len(refusal(path)) < 400
 
 

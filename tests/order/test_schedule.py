@@ -48,14 +48,12 @@ def followed(*answers, seconds=100.0, resumed=False, age=0.0, interval=None, wan
     ({}, [DONE], [5]),
     ({"resumed": True, "age": 500}, [DONE], [0]),
     ({"age": 2}, [DONE], [3]),  # it counts from the order, not from the waiting
-    ({"age": 60}, [DONE], [0]),
     ({}, [running(), running(), running(), DONE], [5, 6, 7, 8]),
     ({"resumed": True, "age": 40}, [running(), running(), running(), DONE], [0, 2, 4.1, 6.305]),
     ({"resumed": True, "age": 500}, [running(), running(), DONE], [0, 3, 6]),
     ({"interval": 2.0}, [running(10), running(50), error("network"), DONE], [2, 4, 6, 8]),
     ({"seconds": 7.5}, [running()], [5, 6, 7, 7.5]),  # the last look is at the deadline itself
     ({"seconds": 2}, [running()], [2]),
-    ({}, [FAILED], [5]),
     ({}, [EMPTY], [5, 6, 7, 8]),
     ({"wanted": 2}, [PARTLY], [5, 6, 7, 8]),  # a word nobody knows, one of two: that one is not left for ever
     ({}, [EMPTY, EMPTY, DONE], [5, 6, 7]),
@@ -74,14 +72,10 @@ def test_a_task_is_looked_at_when_it_may_be_over_and_no_more(options, answers, t
     (10, 90, 20, 1.3333),   # 60 % of 2.2 s
     (10, 99, 20, 1.0),      # never less than the shortest step
     (89, 90, 100, 6.6667),  # three steps of 3 s would be 9
-    (4, 5, 20, 3.0),        # from 5 percent
     (3, 4, 20, 1.0),        # below it says nothing
     (98, 99, 400, 2.4242),  # up to 99
-    (99, 100, 400, 3.0),    # 100 and no images says nothing
     (10, 250, 20, 1.0),
-    (50, 50, 20, 1.0),      # not moved
     (50, 40, 20, 1.0),      # backwards
-    (None, 50, 20, 1.0),    # moved since when?
     (50, None, 20, 1.0),
 ])
 def test_a_step_follows_progress_that_moved(before, progress, age, step):
@@ -147,19 +141,15 @@ def simulated(progress, interval=None):
 
 
 @pytest.mark.parametrize(("progress", "looks", "percent"), [
-    (lambda part: int(100 * part), 12, 2.5), (lambda part: None, 26, 3.5), (lambda part: 50, 26, 3.5),
-    (lambda part: int(100 * part**2), 20, 4.5), (lambda part: int(100 * part**0.5), 20, 4.5),
-    (lambda part: 25 * int(4 * part), 20, 4.5)], ids=["moves", "none", "stuck", "slow start", "fast start", "quarters"])
+    (lambda part: int(100 * part), 12, 2.5), (lambda part: 50, 26, 3.5), (lambda part: int(100 * part**2), 20, 4.5),
+    (lambda part: 25 * int(4 * part), 20, 4.5)], ids=["moves", "stuck", "slow start", "quarters"])
 def test_the_schedule_looks_seldom_and_adds_little(progress, looks, percent):
     found = simulated(progress)
     assert found[0] <= looks and found[1] <= percent, found
 
 
-@pytest.mark.parametrize(("interval", "figures"), [(2.0, (17.3, 3.7)), (5.0, (7.6, 8.2))])
-def test_a_fixed_interval_asks_more_or_waits_longer(interval, figures):
-    ours, theirs = simulated(lambda part: int(100 * part)), simulated(lambda part: None, interval)
-    assert theirs[0] > ours[0] + 3 or theirs[1] > 2 * ours[1]
-    assert figures == pytest.approx(theirs, rel=0.06)
+def test_a_fixed_interval_asks_more_and_adds_more():
+    assert (17.3, 3.7) == pytest.approx(simulated(lambda part: None, 2.0), rel=0.06)
 
 
 # --- the pace
@@ -230,8 +220,7 @@ def test_refusals_of_orders_sent_together_count_as_one():
 
 
 @pytest.mark.parametrize(("is_single", "code", "gives_up"), [
-    (True, "network", True), (True, "unavailable", True), (True, "rate_limited", True),
-    (False, "network", True), (False, "unavailable", False), (False, "rate_limited", False)])
+    (True, "network", True), (True, "unavailable", True), (False, "network", True), (False, "unavailable", False)])
 def test_one_order_is_tried_three_times_and_a_batch_only_gives_up_a_service_it_never_reached(is_single, code, gives_up):
     pace = Pace(1000.0, is_single)
     for tries in (1, 2, 3):  # each sent as soon as the one before was refused
@@ -250,13 +239,3 @@ def test_a_retry_after_beyond_a_minute_or_the_deadline_ends_the_sending(asked, d
     pace = Pace(deadline, False)
     pace.refused(refusal(retry_after_s=asked), began=10.0, now=10.0)
     assert gives_up == pace.gives_up
-
-
-def test_an_acceptance_forgets_the_refusals():
-    pace = Pace(1000.0, False)
-    pace.refused(refusal("network"), began=1.0, now=1.0)
-    assert "network" == pace.refusal.code
-    pace.accepted()
-    assert pace.refusal is None
-    pace.refused(refusal("network"), began=3.0, now=3.0)
-    assert pace.next_at(3.0) <= 3.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import subprocess
@@ -10,11 +9,11 @@ import sys
 import threading
 import time
 import uuid
-from pathlib import Path
 
 import pytest
 from aftermath import record_paths, records_in
 from image2_cli.order.record import ACCEPTED, FAILED, NOT_SENT, SAVED, SENDING, UNKNOWN, Record
+from image2_cli.order.state_folder import _place_of
 from image2_cli.order.store import Store, write_file
 from platforms import needs_posix
 from running import SCRIPT
@@ -25,8 +24,7 @@ F = "f" * 32
 
 @pytest.fixture
 def store(tmp_path):
-    found = Store(str(tmp_path))
-    yield found
+    return Store(str(tmp_path))
 
 
 def made(store, fingerprint=F, sync=False, **changes):
@@ -54,8 +52,7 @@ def test_records_are_for_their_owner_only(store, tmp_path):
                               stat.S_IMODE((tmp_path / ".image2").stat().st_mode))
 
 
-@pytest.mark.parametrize(("state", "folder"), [(NOT_SENT, ".image2"), (SENDING, ".image2"), (UNKNOWN, ".image2"),
-                                               (ACCEPTED, ".image2"), (SAVED, "done"), (FAILED, "done")])
+@pytest.mark.parametrize(("state", "folder"), [(NOT_SENT, ".image2"), (ACCEPTED, ".image2"), (FAILED, "done")])
 def test_settled_records_lie_apart_and_each_is_read_as_it_was_saved(store, tmp_path, state, folder):
     record = made(store, state=state, task_id="t-1", server_message="words")
     (path,) = record_paths(tmp_path)
@@ -151,7 +148,7 @@ def test_an_order_whose_pictures_were_kept_is_known_to_be_accepted(store, state)
     assert [] == store.stashed(record)
 
 
-@pytest.mark.parametrize("content", ["", "{", "null", "3", '{"a": 1}', '["abc', "\xff"])
+@pytest.mark.parametrize("content", ["", "null", '{"a": 1}', '["abc', "\xff"])
 def test_a_torn_stash_is_passed_over(store, tmp_path, content):
     record = made(store)
     (tmp_path / ".image2" / f"{record.id}.data").write_text(content, encoding="latin-1")
@@ -181,13 +178,11 @@ def test_a_state_folder_of_another_user_is_not_used(store, monkeypatch):
 
 def test_the_highest_sequence_is_what_the_command_means_whatever_the_clock_says(store):
     first = made(store, state=SAVED, created_s=2e9)
-    second = made(store, state=FAILED, sequence=2, created_s=1.0)
+    second = made(store, state=UNKNOWN, sequence=10, created_s=1.0)
     assert second.id == store.newest(F).id != first.id
-    third = made(store, state=UNKNOWN, sequence=10, created_s=0.0)
-    assert third.id == store.newest(F).id
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"null"])
+@pytest.mark.parametrize("content", [b"", b"{}"])
 def test_an_order_whose_only_record_cannot_be_read_may_have_been_accepted(store, tmp_path, content):
     """Its name says that there was one. A record of root's, in a folder that a container shares, was paid for again."""
     made(store, state=ACCEPTED, task_id="t-1")
@@ -271,13 +266,6 @@ def test_a_lock_is_held_until_its_process_ends_however_that_is(store, tmp_path, 
     busy.communicate()
 
 
-@pytest.mark.slow
-def test_of_many_processes_one_gets_the_lock(tmp_path):
-    code = "import time; print(store.lock('f'), flush=True); time.sleep(1)"
-    ends = [busy.communicate(timeout=20)[0].strip() for busy in [elsewhere(tmp_path, code) for _ in range(4)]]
-    assert ["False"] * 3 + ["True"] == sorted(ends)
-
-
 def test_a_lock_that_this_run_holds_is_taken_once_by_any_of_its_threads(store):
     taken = []
     threads = [threading.Thread(target=lambda: taken.append(store.lock("f"))) for _ in range(8)]
@@ -286,6 +274,21 @@ def test_a_lock_that_this_run_holds_is_taken_once_by_any_of_its_threads(store):
     for thread in threads:
         thread.join()
     assert [True] * 8 == taken
+
+
+def test_two_names_of_one_place_are_held_until_both_are_given_back(store, tmp_path):
+    """Among 10,000 lines one place in twenty runs is shared; the lock of the second was given back with the first."""
+    places = {}
+    for number in range(300_000):
+        twin = places.setdefault(_place_of(str(number)), str(number))
+        if twin != str(number):
+            break
+    assert store.lock(twin) and store.lock(str(number))
+    store.unlock(twin)
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); from image2_cli.order.store import Store\n"
+              "print(Store(sys.argv[2]).lock(sys.argv[3]))")
+    words = [sys.executable, "-c", script, str(SCRIPT.parent), str(tmp_path), str(number)]
+    assert "False" == subprocess.run(words, capture_output=True, text=True).stdout.strip()
 
 
 def test_an_order_may_replace_its_own_picture_and_none_that_another_of_its_run_was_paid_for(store):
@@ -308,4 +311,4 @@ def test_a_page_is_an_ordinary_file_and_one_that_cannot_take_its_name_leaves_no_
     with pytest.raises(OSError):
         write_file(str(tmp_path / "folder.html"), "words")
     assert [] == list(tmp_path.rglob("*.part"))
-    assert json.dumps("words ?") == json.dumps((Path(tmp_path) / "index.html").read_text())
+    assert "words ?" == (tmp_path / "index.html").read_text()
