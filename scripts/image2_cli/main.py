@@ -29,9 +29,10 @@ FLUSH_S, PRINT_S = 0.3, 10.0  # for what is still to be written when a run ends
 def main() -> None:
     """Run the command line of this process and exit."""
     clock = Clock()
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), clock.stop)
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and (name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN):  # of nohup
+            signal.signal(number, clock.stop)
     command = Main(sys.argv[1:], os.path.abspath(sys.argv[0]), clock)
     exit_status = command.run()
     if command.is_stuck:

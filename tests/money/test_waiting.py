@@ -49,6 +49,25 @@ def test_a_picture_that_is_gone_is_fetched_by_its_old_link_where_its_task_is_for
     assert (0, True, 1) == (done.exit, picture.is_file(), len(service.posts))
 
 
+def test_a_picture_that_would_replace_its_own_reference_is_refused(service, run, project):
+    """Each run would be another order: three runs of one command paid three times."""
+    (project / "fox.png").write_bytes(PNG)
+    done = run("generate", "make it dusk", "--image", "fox.png", "--out", "fox.png", "--overwrite")
+    (project / "lines.jsonl").write_text('{"prompt": "dusk", "image": "fox.png", "out": "fox.png"}')
+    lines = run("batch", "lines.jsonl", "--overwrite")
+    assert [(2, True)] * 2 == [(each.exit, "own reference" in each.json["error"]["message"]) for each in (done, lines)]
+    assert [] == service.posts
+
+
+def test_a_picture_that_came_late_is_found_by_wait(service, run, project):
+    service.on_poll(completed(n=1))
+    short = run("generate", "a dog", "--n", "2", *quick("--timeout", "8"))
+    assert (7, "some_failed") == (short.exit, short.json["error"]["code"])
+    service.on_poll(completed())
+    done = run("wait", short.json["task_id"], *quick())
+    assert (0, 2) == (done.exit, len([image for image in done.json["images"] if image["path"]])), done
+
+
 def test_next_of_tasks_whose_key_was_rejected_names_them(service, run, tmp_path):
     """Nothing on disk knows them."""
     service.on_poll(refuse(401, "revoked"))

@@ -276,6 +276,7 @@ def test_a_lock_that_this_run_holds_is_taken_once_by_any_of_its_threads(store):
     assert [True] * 8 == taken
 
 
+@pytest.mark.slow
 def test_two_names_of_one_place_are_held_until_both_are_given_back(store, tmp_path):
     """Among 10,000 lines one place in twenty runs is shared; the lock of the second was given back with the first."""
     places = {}

@@ -10,7 +10,7 @@ import os
 from typing import Any, Mapping, NamedTuple, Optional
 
 from ..order.fields import FIELDS, FURTHER, ImageRequest, build, merged
-from ..order.output import FOREIGN, SUFFIXES, Output, mistake, path_of, resolve, slug
+from ..order.output import FOREIGN, SUFFIXES, Output, mistake, path_of, reference_mistake, resolve, slug
 from ..order.reference import References
 from ..text import shown
 from .formats import Row, numbered, rows_of
@@ -99,7 +99,9 @@ class _Reader:
         if "prompt" not in given:
             unfit = [text for text in unfit if not text.startswith("the prompt ")]
         output, unwritable = self._output(fields.get("name"), fields.get("out"))
-        mistakes = [*_field_mistakes(given), *(f"image {text}" for text in unusable), *unwritable, *unfit]
+        replaced = reference_mistake(output, paths)
+        mistakes = [*_field_mistakes(given), *(f"image {text}" for text in unusable), *unwritable, *unfit,
+                    *([replaced] if replaced else [])]
         words = slug(fields["prompt"] if isinstance(fields.get("prompt"), str) else None)
         stem = output.stem or f"{position:0{self.digits}d}-{words}"
         twin = None if self.output.stem else self._taken_by(output.folder, stem, request.n if request else 1, row.number)

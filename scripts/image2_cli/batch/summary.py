@@ -25,12 +25,12 @@ FEW_IMAGES = 10
 
 @dataclass
 class Summary:
-    """The orders of `engine` as one answer. `again`: the command that runs all this again, or None; `wait(folder)`: the one
-    that goes on with what was accepted there; `shows_images`: else only paths, and the rest in results.jsonl."""
+    """The orders of `engine` as one answer. `same_command` runs all this again, None where that cannot be; `wait(folder)`
+    goes on with what was accepted there; `shows_images`: else only paths, and the rest in results.jsonl."""
 
     engine: Engine
     folder: str
-    again: Optional[str]
+    same_command: Optional[str]
     wait: Callable[[str], str]
     is_sandbox: Callable[[], bool]
     shows_images: bool
@@ -73,7 +73,7 @@ class Summary:
         open_in = [order.output.folder for order in self.engine.orders
                    if state_of(order) == "pending" and order.charged == "yes"]
         if end and end.resumes and (open_in or end.exit_status != AUTH):
-            return self.again
+            return self.same_command
         return self.wait(open_in[0]) if open_in else None  # no more orders, but what was accepted can be had
 
     def _end_of_all(self) -> Optional[Image2Error]:

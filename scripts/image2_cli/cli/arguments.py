@@ -157,7 +157,7 @@ def _batch(parser: _Parser) -> None:
     parser.add_argument("file", metavar="FILE",
                         help='a prompt a line, or JSONL such as {"prompt": "a fox", "name": "fox.png"}; - is stdin')
     _order(parser, in_batch=True)
-    parser.add_argument("--directory", metavar="FOLDER", help="where relative paths in FILE start (default: here)")
+    parser.add_argument("--directory", metavar="FOLDER", help="absolute; where relative paths in FILE start")
     parser.add_argument("--max-images", default="50", metavar="N", help="refuse a batch of more images (default 50)")
     parser.add_argument("--concurrency", default="8", metavar="N", help="orders in flight (default 8)")
     parser.add_argument("--retry-failed", action="store_true", help="order failed lines again")

@@ -43,14 +43,19 @@ def generate(run: Run) -> End:
     options = run.options
     prompt, wrong = _prompt(run)
     given = _fields(run)
+    output = resolve(options.out, options.overwrite)
     if given["image"]:
+        from ..order.output import reference_mistake
         from ..order.reference import References
+
+        replaced = reference_mistake(output, given["image"])
+        run.mistakes += [replaced] if replaced else []
 
         given["image"], found = References().images(given["image"])
         run.mistakes += [f"--image {text}" for text in found]
     request, found = build_request({**given, "prompt": prompt})
     run.mistakes += [text for text in ([wrong] if wrong else []) + found if not (wrong and text.startswith("the prompt "))]
-    output = _checked_output(run, resolve(options.out, options.overwrite))
+    output = _checked_output(run, output)
     if request is None:
         raise Image2Error("usage", "There is no prompt. Nothing was sent.")
     run.refuse_key_in(request.prompt)  # it may have come from a file
@@ -72,7 +77,7 @@ def _order(run: Run, request: ImageRequest, output: Output) -> End:
                     again=CHARGED if options.new else ())
     record = wished(request.fingerprint(run.service, output.stem or ""), run.service)
     run.order = order = Order(run.store(output.folder), output, record, request, slug(request.prompt))
-    run.again = _same_generate(run, request)
+    run.same_command = _same_generate(run, request)
     engine = Engine([order], run.tools, plan)
     run.take(engine, None)
     engine.run()
@@ -174,11 +179,7 @@ def batch(run: Run) -> End:
 
     options = run.options
     if options.directory:
-        run.ensure_packages()  # it may start another process, which must find the folder of this one
-    try:
-        os.chdir(options.directory or ".")
-    except OSError as error:
-        run.mistakes.append(f"--directory {shown(options.directory)}: {error.strerror or error}")
+        _go_to(run, options.directory)
     if is_read_once(options.file) and not options.dry_run:
         run.ensure_packages()  # it may start another process, which must find stdin unread
     limit = _whole(run, options.max_images, "--max-images", 100_000)
@@ -203,6 +204,16 @@ def batch(run: Run) -> End:
     again = (*DISAPPOINTED, SENDING, UNKNOWN) if options.new else DISAPPOINTED if options.retry_failed else ()
     plan = run.plan(concurrency=concurrency, again=again)
     return run_lines(run, found, output, text, defaults, limit, plan)
+
+
+def _go_to(run: Run, folder: str) -> None:
+    """Relative paths, `.env` too, are those of this folder. Absolute: another process may start in place of this one."""
+    try:
+        if not os.path.isabs(folder):
+            raise OSError(0, "must be an absolute path")
+        os.chdir(folder)
+    except OSError as error:
+        run.mistakes.append(f"--directory {shown(folder)}: {error.strerror or error}")
 
 
 def sandbox(run: Run) -> End:

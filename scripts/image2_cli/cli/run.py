@@ -41,7 +41,7 @@ class Run:
         self.script, self.write, self.is_terminal = script, write, is_terminal
         self.order: Optional[Order] = None
         self.summary: Optional[Summary] = None
-        self.again: Optional[str] = None  # the same command, where `next` may be that
+        self.same_command: Optional[str] = None  # the same command, where `next` may be that
         self.serving: Optional[Sandbox] = None  # the sandbox that goes on when the answer is given
         self.started = clock.now()
         self._sandbox: Optional[Sandbox] = None
@@ -226,7 +226,7 @@ class Run:
             if order.charged == "yes":
                 command = self.command("wait", *([record.task_id] if record.task_id else []))
             elif error and error.code == "still_running":
-                command = self.again
+                command = self.same_command
         return order.answer(command, self.is_sandbox, status), error.exit_status if error else OK
 
     def log(self, line: str) -> None:

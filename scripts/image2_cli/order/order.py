@@ -137,7 +137,8 @@ class Order:
 
     def _found(self, step: str) -> str:
         """What an earlier run settled is said again, unless its files are gone."""
-        if step == FOLLOW and not self._is_as_saved():
+        asks_again = self.request is None and self.record.state == PARTIAL  # `wait` looks: a late picture may have come
+        if step == FOLLOW and (asks_again or not self._is_as_saved()):
             return FOLLOW
         self.error, self.is_over, self.is_repeated = end_of(self.record), True, True
         return REPORT

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple, Optional
+from typing import Iterable, NamedTuple, Optional
 
 from ..errors import Image2Error
 from ..text import harmless, shown
@@ -68,6 +68,14 @@ def mistake(output: Output, os_name: str = os.name) -> Optional[str]:
             pass
         except (OSError, ValueError) as error:  # too long, which must not be found out after paying; a NUL
             return f"--out {named} is not writable ({getattr(error, 'strerror', None) or error})"
+    return None
+
+
+def reference_mistake(output: Output, references: Iterable[str]) -> Optional[str]:
+    """Would the picture replace its own reference? Then the same command would be another order, and be paid again."""
+    mine = os.path.realpath(output.named)
+    if output.overwrite and output.stem and any(os.path.realpath(os.path.expanduser(one)) == mine for one in references):
+        return f"--overwrite would replace {shown(output.named, 200)}, the picture's own reference: choose another --out"
     return None
 
 

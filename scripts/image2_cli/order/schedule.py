@@ -44,7 +44,7 @@ class Watch:
         self.trouble: Optional[Image2Error] = None  # of the last look, None after a good one
         self._progress: Optional[float] = None
         self._is_first_word = resumed  # nothing shows yet that the service can be reached from this run
-        self._again = ("", 0)  # what was said last, and how often in a row
+        self._said = ("", 0)  # what was said last, and how often in a row
 
     def saw(self, task: Task, now: float) -> bool:
         """A look succeeded. True when there is nothing left to wait for."""
@@ -66,7 +66,8 @@ class Watch:
         """A look failed. The error that ends the task, None where another look may help."""
         self.trouble = error
         status = error.http_status or 0
-        is_final = error.code == "task_not_found" or (400 <= status < 500 and status not in PASSING)
+        # a page without words of its own is a gateway's
+        is_final = error.code == "task_not_found" or (400 <= status < 500 and status not in PASSING and error.server_message)
         times = self._repeated(f"{error.code} {status}" if is_final else "")
         if error.code == "key_rejected" or (error.code == "tls" and self._is_first_word):
             return error
@@ -79,8 +80,8 @@ class Watch:
         return None
 
     def _repeated(self, word: str) -> int:
-        self._again = (word, self._again[1] + 1 if word and word == self._again[0] else 1)
-        return self._again[1] if word else 0
+        self._said = (word, self._said[1] + 1 if word and word == self._said[0] else 1)
+        return self._said[1] if word else 0
 
     def _step(self, progress: Optional[float], now: float) -> float:
         before, self._progress = self._progress, progress

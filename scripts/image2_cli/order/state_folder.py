@@ -165,7 +165,7 @@ class Locks:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._descriptor: Optional[int] = None
-        self._held: set[int] = set()
+        self._held: dict[int, set[str]] = {}  # by place: two names may share one
         self._guard = threading.Lock()
 
     def open(self) -> int:
@@ -180,6 +180,7 @@ class Locks:
         place = _place_of(name)
         with self._guard:
             if place in self._held:
+                self._held[place].add(name)
                 return True
             try:
                 descriptor = self.open()
@@ -190,15 +191,16 @@ class Locks:
             except OSError as error:  # where it is another one, the file system knows no locks: one process is all it can do
                 if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                     return False
-            self._held.add(place)
+            self._held[place] = {name}
             return True
 
     def give_back(self, name: str) -> None:
         """Give a lock back; never raises."""
         place = _place_of(name)
         with self._guard, contextlib.suppress(OSError):
-            if place in self._held:
-                self._held.discard(place)
+            self._held.get(place, set()).discard(name)
+            if self._held.get(place) == set():
+                del self._held[place]
                 _lock(self.open(), place, False)
 
 

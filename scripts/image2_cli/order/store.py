@@ -21,6 +21,7 @@ from .record import ACCEPTED, BEFORE_A_TASK, MAX_RECORD, SENDING, UNKNOWN, Recor
 from .state_folder import Locks, StateFolder
 
 ACTIVE, DONE = "", "done"  # folders in the state folder
+EVERYWHERE = ACTIVE, DONE, ACTIVE  # a record that moves from one to the other while both are listed is seen all the same
 NAME = re.compile(r"([0-9a-f]{32})-([0-9]{1,9})-([0-9]{1,11})(?:-([0-9a-f]{12})-([a-z]+))?\.json")
 MAX_DATA = 400_000_000  # bytes of pictures that came inside an answer
 TRIES = 3  # to read a record that is being moved
@@ -126,13 +127,13 @@ class Store:
     def index(self) -> Index:
         """The entries of every fingerprint, by names alone: what a batch looks its orders up in."""
         found: Index = {}
-        for entry in self._entries(ACTIVE, DONE):
+        for entry in self._entries(*EVERYWHERE):
             found.setdefault(entry.fingerprint, []).append(entry)
         return found
 
     def newest(self, fingerprint: str, index: Optional[Index] = None) -> Optional[Record]:
         """The order that the command with this fingerprint means, None where there is none."""
-        entries = index.get(fingerprint, []) if index is not None else self._entries(ACTIVE, DONE, begin=fingerprint)
+        entries = index.get(fingerprint, []) if index is not None else self._entries(*EVERYWHERE, begin=fingerprint)
         for _ in range(TRIES):
             for entry in sorted(entries, key=lambda entry: (entry.sequence, entry.place == ACTIVE), reverse=True):
                 record = self.read(entry)
@@ -140,7 +141,7 @@ class Store:
                     return record
             if not entries:
                 return None
-            entries = self._entries(ACTIVE, DONE, begin=fingerprint)  # another run may just have settled it: its file moved
+            entries = self._entries(*EVERYWHERE, begin=fingerprint)  # another run may just have settled it: its file moved
         # Its name alone says that there was an order; a record of root's, or a torn one, was paid for again.
         last = max(entries, key=lambda entry: entry.sequence)
         return Record(str(uuid.uuid4()), fingerprint, "", UNKNOWN, last.sequence, last.created_s, last.created_s)

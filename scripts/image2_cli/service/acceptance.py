@@ -84,7 +84,7 @@ def of_order(reply: Reply, had_local_image: bool) -> Task:
     """The `Task` (or images at once) of a POST's answer. Raises `Image2Error` for every other end."""
     if not _is_2xx(reply):
         meaning = _meaning(reply)
-        task_id = find_task_id(reply.body) if meaning == "unknown" else None
+        task_id = find_task_id(reply.body) if SPENDING[meaning].charged == "maybe" else None
         if task_id:  # a gateway's 504 around the service's own answer: polling turns a loss into a success
             return Task(task_id, None, None, ())
         raise _end(reply, meaning, had_local_image)
