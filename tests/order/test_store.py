@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -279,16 +280,16 @@ def test_a_lock_that_this_run_holds_is_taken_once_by_any_of_its_threads(store):
 @pytest.mark.slow
 def test_two_names_of_one_place_are_held_until_both_are_given_back(store, tmp_path):
     """Among 10,000 lines one place in twenty runs is shared; the lock of the second was given back with the first."""
-    places = {}
-    for number in range(300_000):
-        twin = places.setdefault(_place_of(str(number)), str(number))
-        if twin != str(number):
-            break
-    assert store.lock(twin) and store.lock(str(number))
-    store.unlock(twin)
+    dice, places = random.Random(1), {}
+    one = other = ""
+    while one == other:
+        one = f"{dice.getrandbits(128):032x}"
+        other = places.setdefault(_place_of(one), one)
+    assert store.lock(one) and store.lock(other)
+    store.unlock(one)
     script = ("import sys; sys.path.insert(0, sys.argv[1]); from image2_cli.order.store import Store\n"
               "print(Store(sys.argv[2]).lock(sys.argv[3]))")
-    words = [sys.executable, "-c", script, str(SCRIPT.parent), str(tmp_path), str(number)]
+    words = [sys.executable, "-c", script, str(SCRIPT.parent), str(tmp_path), other]
     assert "False" == subprocess.run(words, capture_output=True, text=True).stdout.strip()
 
 
