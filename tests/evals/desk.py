@@ -3,9 +3,8 @@
     FOLDER/run 'COMMAND LINE'     bash in FOLDER/project, with the user's environment and the trial's time limit
     FOLDER/bin/python3 ARGS...    the real Python; what image2 is asked and what it answers is written down
 
-FOLDER/commands.log gets a JSON line at the start and at the end of each: what ran is counted from facts, not from
-what an agent says it did. A line without an end was killed, or goes on. FOLDER/transcript.log is what the shell showed.
-Standard library only, and nothing of ours: it is run from where it was copied to.
+FOLDER/commands.log gets a JSON line at the start and at the end of each; one without an end was killed, or goes on.
+FOLDER/transcript.log is what the shell showed. Standard library only: it is run from where it was copied to.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """The service of one trial on 127.0.0.1: the page's contract, what the trial makes of it, and a count of all it was asked.
 
-    python3 tests/evals/serve.py --trial one-file --state FILE
-
-Prints the base URL and serves until there is a file called `stop` beside FILE, three hours at most. FILE is JSON,
-replaced whole after each change; "over" in it is the service's last word. `IMAGE2_API_KEY` of the environment is the
-key of the trial's user: the state tells whose key came, never the key. Pictures are placeholders of the size asked
-for. Not the sandbox: its answers say that they are one, and an agent must not hand those over.
+Prints the base URL and serves until there is a file called `stop` beside --state, three hours at most. The state is
+JSON; "over" in it is the service's last word. `IMAGE2_API_KEY` of the environment is the key of the trial's user: the
+state tells whose key came, never the key. Not the sandbox: its answers say that they are one, and an agent must not
+hand those over.
 """
 
 from __future__ import annotations
@@ -24,19 +22,7 @@ TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS.parent / "scripts"), str(TESTS / "support"), str(TESTS / "evals")]
 
 import trials  # noqa: E402  the path comes first
-from faulty import (  # noqa: E402
-    Answer,
-    Request,
-    Service,
-    completed,
-    failed,
-    ok,
-    page,
-    pending,
-    picture,
-    refuse,
-    sync_completed,
-)
+from faulty import Answer, Request, Service, completed, failed, ok, page, pending, picture, refuse, sync_completed  # noqa: E402
 from image2_cli.sandbox.pictures import draw  # noqa: E402
 
 MOST_S = 3 * 3600
@@ -44,8 +30,6 @@ LONGEST = 300  # characters of one field that the state keeps
 
 
 class TrialService:
-    """`faulty`'s service, scripted as a trial wants it. `state()` is what the grader reads."""
-
     def __init__(self, service: Service, trial: trials.Trial, seconds: float, key: str | None) -> None:
         self.service, self.trial, self.seconds, self.key = service, trial, seconds, key
         self.bad_s, self.bad_until = trial.bad_s * seconds / trial.seconds, 0.0
@@ -100,7 +84,6 @@ class TrialService:
         return {"trial": self.trial.name, "base_url": self.service.base_url, "posts": posts,
                 "orders": sum(post["accepted"] for post in posts),
                 "images": sum(post.n for post in self.service.posts if post.accepted),
-                "polls": len(self.service.polls), "files": len(self.service.files),
                 "keys": sorted({self.key_of(one) for one in self.service.posts + self.service.polls})}
 
 

@@ -1,11 +1,7 @@
 """Work trials for agents: prepare a project and its service, then decide from facts what became of it.
 
-    python3 tests/evals/trial.py prepare 1 FOLDER     # prints the message for a fresh agent
-    python3 tests/evals/trial.py grade 1 FOLDER       # PASS or FAIL, a line for each fact; exit 0 or 1
-    python3 tests/evals/trial.py summary FOLDER...    # of graded ones: commands, tokens of pages, and their medians
-
-README.md beside this file has the whole recipe. The facts are the files in the project, the service's count of what
-it was asked, and the log of the commands that ran; nothing that an agent says. POSIX only, for the shell.
+README.md beside this file has the recipe. The facts are the files in the project, the service's count of what it was
+asked, and the log of the commands that ran; nothing that an agent says. POSIX only, for the shell.
 """
 
 from __future__ import annotations
@@ -34,7 +30,6 @@ from image2_cli.pictures import image_check  # noqa: E402
 
 SKILL = Path(".agents", "skills", "image2")
 LEFT_OUT = ("tests/evals/", "tests/docs/test_evals.py")  # an agent must not find the questions beside the skill
-NOT_SHIPPED = {".git", ".venv", ".hypothesis", ".mypy_cache", ".ruff_cache", "__pycache__"}
 CLIENT = "image2-skill/"  # how the script calls itself to the service
 NEVER_READ = 1_000_000_000.0  # a time of access by which a page that nobody opened is known
 LATEST_S = 110  # how long a command in the background may still run when its trial is graded
@@ -54,7 +49,7 @@ Do what the user wants, then answer in a few sentences. The user writes:
 # --- prepare
 
 def prepare(trial: trials.Trial, folder: Path, seconds: Optional[float] = None, limit: Optional[float] = None) -> str:
-    """Set the trial up in `folder`, which must not exist or be empty; returns the message for the agent."""
+    """Set the trial up in a fresh folder; returns the message for the agent."""
     folder = folder.absolute()
     if folder.is_dir() and any(folder.iterdir()):
         sys.exit(f"{folder} is not empty: every trial begins in a fresh folder")
@@ -73,15 +68,12 @@ def prepare(trial: trials.Trial, folder: Path, seconds: Optional[float] = None, 
     run_before(trial, project, variables)
     for page in pages_of(folder):
         os.utime(page, (NEVER_READ, page.stat().st_mtime))
-    (folder / "env.sh").write_text(exports(folder, variables), encoding="utf-8")
     (folder / "bin").mkdir()
     body = (EVALS / "desk.py").read_text(encoding="utf-8")
     for name in ("run", "bin/python3", "bin/python"):
         (folder / name).write_text(f"#!{sys.executable} -I\n{body}", encoding="utf-8")
         (folder / name).chmod(0o755)
-    words = trials.words_of(trial)
-    message = MESSAGE.format(project=project, folder=shlex.quote(str(folder)), words=words)
-    (folder / "prompt.txt").write_text(words + "\n", encoding="utf-8")
+    message = MESSAGE.format(project=project, folder=shlex.quote(str(folder)), words=trials.words_of(trial))
     (folder / "message.txt").write_text(message, encoding="utf-8")
     return message
 
@@ -89,11 +81,8 @@ def prepare(trial: trials.Trial, folder: Path, seconds: Optional[float] = None, 
 def copy_skill(target: Path) -> None:
     """What an installer copies from this checkout, the files of today, less the trials themselves."""
     listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                            capture_output=True, text=True)
-    names = listed.stdout.split("\0")
-    if "SKILL.md" not in names:  # no checkout but a copy: there is nothing to go by but the names
-        names = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if NOT_SHIPPED.isdisjoint(path.parts)]
-    for name in filter(None, names):
+                            capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
         if not name.startswith(LEFT_OUT) and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
@@ -129,12 +118,6 @@ def start_service(trial: trials.Trial, folder: Path, key: Optional[str], seconds
     return base_url
 
 
-def exports(folder: Path, variables: dict[str, Any]) -> str:
-    """A file to source before an agent is started whose shell is not FOLDER/run."""
-    lines = [f"export {name}={shlex.quote(value)}" if value else f"unset {name}" for name, value in variables.items()]
-    return "\n".join([*lines, f'export PATH={shlex.quote(str(folder / "bin"))}:"$PATH"', ""])
-
-
 # --- grade
 
 class Fact(NamedTuple):
@@ -162,10 +145,7 @@ def notes_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Which pages the agent opened, and what they cost; looked at once, before the grader reads anything itself.
-
-    A page was opened where the file system says so, or where a command line names it; `tokens` are characters / 4.
-    """
+    """Which pages the agent opened, and what they cost (characters / 4); looked at once, before the grader reads any."""
     kept = folder / "measured.json"
     if not kept.exists():
         lines = " ".join(note.get("line", "") for note in notes_of(folder))
@@ -263,8 +243,8 @@ def facts_of_commands(trial: trials.Trial, notes: list[dict[str, Any]]) -> Itera
 
 
 def facts_of_secrets(folder: Path, key: Optional[str]) -> Iterator[Fact]:
-    """A key may lie in what `prepare` wrote, and nowhere else: no file, no command, nothing the agent was shown."""
-    ours = {folder / name for name in ("desk.json", "env.sh", "prompt.txt", "message.txt", "grading.json")}
+    """A key may lie in what `prepare` wrote, and nowhere else."""
+    ours = {folder / name for name in ("desk.json", "message.txt", "grading.json")}
     for what, secret in (("the user's key", key), ("the pasted key", trials.PASTED_KEY)):
         if secret:
             seen = [path for path in folder.rglob("*") if path not in ours and path.is_file() and not path.is_symlink()
@@ -273,7 +253,7 @@ def facts_of_secrets(folder: Path, key: Optional[str]) -> Iterator[Fact]:
 
 
 def report(trial: trials.Trial, folder: Path) -> bool:
-    """Print the facts, write FOLDER/grading.json in the Agent Skills format; is all as it should be?"""
+    """Print the facts, write FOLDER/grading.json; is all as it should be?"""
     facts = grade(trial, folder)
     passed = sum(fact.passed for fact in facts)
     print("PASS" if passed == len(facts) else "FAIL", trial.id, trial.name)

@@ -65,10 +65,9 @@ TRIALS = (
           pictures={"art/lighthouse.png": (1, None)}),
     Trial(14, "credits-end", credits=3, pictures={"menu/*": (3, None)}, images=3, commands=8, exit=3, refused=12),
     Trial(15, "refused-file", urls_only=True, pictures={"room.png": (1, None)}, images=0, exit=3, commands=4),
-    Trial(16, "short-shell", seconds=25, limit=10, pictures={"bridge.png": (1, None)}, commands=9),
-    Trial(17, "spreadsheet", images=4, commands=5, pictures={
+    Trial(16, "spreadsheet", images=4, commands=5, pictures={
         f"shop/{name}.png": (1, SQUARE) for name in ("mug", "bowl", "vase", "plate")}),
-    Trial(18, "chinese", pictures={"海报.png": (1, (1024, 1536))}),
+    Trial(17, "chinese", pictures={"海报.png": (1, (1024, 1536))}),
 )
 
 
