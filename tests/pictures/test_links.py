@@ -10,12 +10,10 @@ from image2_cli.pictures import links
 SERVICE = "https://api.image2.example/proxy"
 LOCAL = "http://127.0.0.1:8080"
 INNER = re.findall(r"\S+", """
-127.0.0.1 127.1 127.0.1 2130706433 0x7f.1 0x7f000001 0177.0.0.1 017700000001 127.0.0.1. localhost localhost.
-LOCALHOST api.localhost 0.0.0.0 0 [::1] [::] [0:0:0:0:0:0:0:1] [::ffff:127.0.0.1] [::ffff:7f00:1] [::127.0.0.1]
-[64:ff9b::7f00:1] [64:ff9b::10.1.2.3] [64:ff9b:1::7f00:1] [2002:7f00:1::] [2002:a00:1::] [2002:c0a8:101::1]
-169.254.169.254 0xa9fea9fe 10.0.0.1 10.255.255.255 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 [::ffff:10.0.0.1]
-224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255 198.18.0.1 192.0.2.1 [fe80::1] [fc00::1] [fd12::1] [fec0::1]
-[ff02::1] [2001:db8::1] [100::1] [fe80::1%25eth0] %31%32%37.0.0.1 １２７.0.0.1 ①②⑦.0.0.1 127。0。0。1 [::ffff:0:127.0.0.1]
+127.0.0.1 127.1 2130706433 0x7f.1 0177.0.0.1 127.0.0.1. localhost. LOCALHOST api.localhost 0.0.0.0 0 [::1] [::]
+[::ffff:7f00:1] [::127.0.0.1] [64:ff9b::10.1.2.3] [64:ff9b:1::7f00:1] [2002:7f00:1::] 169.254.169.254 10.255.255.255
+172.31.255.255 192.168.1.1 100.64.0.1 [::ffff:10.0.0.1] 224.0.0.1 240.0.0.1 255.255.255.255 198.18.0.1 192.0.2.1
+[fe80::1] [fd12::1] [fec0::1] [ff02::1] [2001:db8::1] [fe80::1%25eth0] %31%32%37.0.0.1 ①②⑦.0.0.1 127。0。0。1
 [64:ff9b::8.8.8.8] [2002:808:808::1] [::ffff:8.8.8.8]
 """) + ["1\u00ad27.0.0.1", "ｌocalhost"]
 OUTER = ["8.8.8.8", "134744072", "[2606:4700::1111]", "cdn.image2.invalid", "localhost.example"]
@@ -39,11 +37,9 @@ def refusal(link: str, base_url: str = SERVICE) -> str:
     ("/generations/x.png", "https://api.image2.example/generations/x.png"),
     ("generations/x.png", "https://api.image2.example/proxy/generations/x.png"),
     ("//cdn.example/x.png", "https://cdn.example/x.png"),
-    ("http://cdn.example/x.png", "https://cdn.example/x.png"),
     ("http://cdn.example:80/x.png", "https://cdn.example/x.png"),
     ("http://cdn.example:8443/x.png", "https://cdn.example:8443/x.png"),
-    ("HTTPS://CDN.example/X.png#y", "https://cdn.example/X.png"),
-    ("https://图片.example/x.png", "https://xn--wcsw84d.example/x.png"),
+    ("HTTPS://图片.EXAMPLE/X.png#y", "https://xn--wcsw84d.example/X.png"),
 ])
 def test_an_untidy_link_is_asked_for_what_it_means(link, expected):
     assert expected == asked(link)
@@ -62,7 +58,7 @@ def test_a_public_address_and_any_name_may_be_asked(host):
 
 @pytest.mark.parametrize("url", [
     "ftp://8.8.8.8/a.png", "file:///etc/hostname", "javascript:alert(1)", "data:image/png;base64,AAAA",
-    "https://", "https:///a.png", "https://me@8.8.8.8/a.png", "https://me:pw@8.8.8.8/a.png", "https://@8.8.8.8/a.png",
+    "https:///a.png", "https://me@8.8.8.8/a.png", "https://@8.8.8.8/a.png",
     "https://8.8.8.8\\@127.0.0.1/a.png", "https://8.8.8.8:99999/a.png", "https://[::1/a.png", "https://a b/x.png",
     "https://8.8.8.8:port/a.png", "https://\ud800.example/a.png", "https://cdn.example/\ud800",
 ])
