@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image2_cli.batch.file import read
 from image2_cli.cli.arguments import parse
-from image2_cli.order import fields
 from image2_cli.order.fields import FIELDS, ImageRequest, build, url_mistake, words
 
 quick = settings(max_examples=100, deadline=None, database=None)
@@ -59,14 +58,6 @@ def test_every_field_reaches_the_body_by_every_way_in_and_survives_in_next(field
     for way, request in ways.items():
         assert body == {name: request.payload().get(name) for name in body}, way
     assert 1 == len({request.fingerprint("s", "fox") for request in ways.values()})
-
-
-@pytest.mark.parametrize(("name", "value", "expected"), [
-    ("set", {"a": "7", "b": 7, "c": "x y", "d": None}, ["--set", 'a="7"', "--set", "b=7", "--set", "c=x y", "--set",
-                                                        "d=null"]),
-    ("prompt", "-rf", ["--prompt=-rf"]), ("size", None, []), ("image", ["a", "b"], ["--image", "a", "--image", "b"])])
-def test_words_say_the_same_as_the_values(name, value, expected):
-    assert expected == words({name: value})
 
 
 # --- the body
@@ -164,11 +155,6 @@ def test_any_values_are_a_request_that_can_be_sent_or_mistakes_in_short_words(va
     ("1024 by 768", "1024x768")])
 def test_a_size_by_another_name_is_refused_with_the_size_to_type(called, size):
     assert size == built(size=size).fields["size"] and f"type {size}" in mistakes_of(size=called)[0]
-
-
-@pytest.mark.parametrize("called", ["big enough", "0:0", "1:0", "1:100", "7", "nan", None, "1e3"])
-def test_what_is_no_size_at_all_fits_nothing(called):
-    assert fields.size_meant(called) is None
 
 
 # --- what a reference may be

@@ -212,13 +212,6 @@ def test_a_folder_without_records_has_none_and_gets_nothing(tmp_path):
     assert [] == list(tmp_path.iterdir())
 
 
-def test_only_what_was_accepted_and_is_not_settled_is_unfinished(store):
-    for number, state in enumerate((NOT_SENT, SENDING, UNKNOWN, ACCEPTED, SAVED, FAILED)):
-        made(store, str(number) * 32, state=state)
-    assert [ACCEPTED] == [record.state for record in store.unfinished(SERVICE)]
-    assert {NOT_SENT: 1, SENDING: 1, UNKNOWN: 1, ACCEPTED: 1, SAVED: 1, FAILED: 1} == store.states()
-
-
 def test_an_order_is_found_by_names_alone_however_many_are_done(store, tmp_path, monkeypatch):
     """At 5,000 finished orders a command took 0.8 s instead of 0.2."""
     record = made(store, state=ACCEPTED, task_id="t-1")
@@ -231,7 +224,7 @@ def test_an_order_is_found_by_names_alone_however_many_are_done(store, tmp_path,
     assert record.id == fresh.newest(F).id
     assert [record.id] == [one.id for one in fresh.unfinished(SERVICE)]
     assert record.id == fresh.of_task("t-1", SERVICE).id
-    assert 2001 == sum(fresh.states().values())
+    assert {"saved": 2000, ACCEPTED: 1} == fresh.states()
     assert len(opened) < 30, opened
 
 
@@ -241,27 +234,23 @@ def test_an_order_is_found_by_names_alone_however_many_are_done(store, tmp_path,
 def elsewhere(folder, code: str) -> subprocess.Popen:
     """Python with a `store` of that folder in another process."""
     begin = (f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
-             f"from image2_cli.order.store import *\n"
-             f"store = Store({str(folder)!r})\n")
+             f"from image2_cli.order.store import Store\nstore = Store({str(folder)!r})\n")
     return subprocess.Popen([sys.executable, "-c", begin + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["it ends", "it is killed", "it gives it back"])
-def test_a_lock_is_held_until_its_process_ends_however_that_is(store, tmp_path, how):
-    busy = elsewhere(tmp_path, "print(store.lock('f'), flush=True); input(); store.unlock('f');"
-                               "print(flush=True); input()")
+@pytest.mark.parametrize("how", ["killed", "gives it back"])
+def test_a_lock_is_held_until_its_process_is_killed_or_gives_it_back(store, tmp_path, how):
+    busy = elsewhere(tmp_path, "print(store.lock('f'), flush=True); input(); store.unlock('f'); print(flush=True); input()")
     assert "True\n" == busy.stdout.readline()
     assert [False, True] == [store.lock(one) for one in "fg"]
-    if how == "it is killed":
+    if how == "killed":
         busy.kill()
         busy.wait(5)
     else:
         busy.stdin.write("\n")
         busy.stdin.flush()
         busy.stdout.readline()
-        if how == "it ends":
-            busy.communicate("\n", timeout=5)
     assert store.lock("f")
     busy.kill()
     busy.communicate()
