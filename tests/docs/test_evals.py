@@ -32,7 +32,7 @@ def batch(folder, *names, flags=""):
     return f"echo '{lines}' | {IMAGE2} batch - --out {folder} {flags} {QUICK}"
 
 
-RIGHT = {  # what an agent should do, a command line each; NEXT is the `next` of the answer before; one-file is `perfect`
+RIGHT = {  # what an agent should do, a command line each; NEXT is the `next` of the answer before
     "six-names": [batch("icons", "home", "search", "cart", "user", "settings", "help", flags="--size 512x512")],
     "restyle-url": [f"{IMAGE2} generate 'as a watercolour' --image {trials.REFERENCE} --out dice-watercolour.png {QUICK}"],
     "failed-task": [f"{IMAGE2} generate 'a banner' --out banner.png {QUICK}"],
@@ -46,12 +46,6 @@ RIGHT = {  # what an agent should do, a command line each; NEXT is the `next` of
 }
 
 
-def prepared(tmp_path_factory, name, **changes):
-    folder = tmp_path_factory.mktemp(name) / "trial"
-    trial.prepare(trials.find(name), folder, **{"seconds": 0.2, **changes})
-    return folder
-
-
 def shell(folder, line):
     """One command line in the agent's shell."""
     return subprocess.run([folder / "run", line], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
@@ -63,30 +57,17 @@ def failures(name, folder):
 
 @pytest.fixture
 def begun(tmp_path_factory):
-    """prepared(name), whose service ends with the test."""
+    """A trial that is prepared; its service ends with the test."""
     folders = []
 
     def begin(name, **changes):
-        folders.append(prepared(tmp_path_factory, name, **changes))
+        folders.append(tmp_path_factory.mktemp(name) / "trial")
+        trial.prepare(trials.find(name), folders[-1], **{"seconds": 0.2, **changes})
         return folders[-1]
 
     yield begin
     for folder in folders:
         trial.stop(folder)
-
-
-@pytest.fixture(scope="module")
-def perfect(tmp_path_factory):
-    """A folder in which the first trial was done as it should be; only copies of it may be changed."""
-    folder = prepared(tmp_path_factory, "one-file")
-    assert 0 == shell(folder, FOX).returncode
-    trial.stop(folder)
-    return folder
-
-
-@pytest.fixture
-def fox(perfect, tmp_path):
-    return Path(shutil.copytree(perfect, tmp_path / "trial", symlinks=True))
 
 
 # --- what stands in the files
@@ -136,15 +117,6 @@ def test_a_command_that_the_shell_moved_to_the_background_may_be_repeated(begun)
     assert [] == failures("background", folder)
 
 
-def test_the_pages_that_were_opened_are_weighed(begun):
-    folder = begun("one-file")
-    shell(folder, "cat .agents/skills/image2/SKILL.md; head -c 100 .agents/skills/image2/references/cli.md")
-    found = trial.measure(folder)
-    assert {"SKILL.md", "cli.md"} == set(found["pages"])
-    assert found["tokens"] == sum(found["pages"].values()) > 1500
-    assert found == trial.measure(folder), "looked at once"
-
-
 SPOILERS = {  # a file, what becomes of its bytes, and the fact that says so
     "project/fox.png": (lambda data, key: data[:-20], "fox.png: 1 whole picture of 1536x1024"),
     "project/notes.txt": (lambda data, key: key, "the user's key is in no file and no command"),
@@ -154,12 +126,14 @@ SPOILERS = {  # a file, what becomes of its bytes, and the fact that says so
 
 
 @pytest.mark.parametrize("name", SPOILERS)
-def test_a_folder_that_was_spoiled_fails_for_its_reason(fox, name):
-    assert [] == failures("one-file", fox)
-    (spoil, text), path = SPOILERS[name], fox / name
-    key = json.loads((fox / "desk.json").read_text())["environment"]["IMAGE2_API_KEY"]
+def test_a_folder_that_was_spoiled_fails_for_its_reason(begun, name):
+    folder = begun("one-file")
+    shell(folder, f"cat .agents/skills/image2/SKILL.md; {FOX}")
+    assert ([], ["SKILL.md"]) == (failures("one-file", folder), list(trial.measure(folder)["pages"]))
+    (spoil, text), path = SPOILERS[name], folder / name
+    key = json.loads((folder / "desk.json").read_text())["environment"]["IMAGE2_API_KEY"]
     path.write_bytes(spoil(path.read_bytes() if path.exists() else b"", key.encode()))
-    assert text in failures("one-file", fox)
+    assert text in failures("one-file", folder)
 
 
 def test_without_a_key_neither_a_made_up_one_nor_a_placeholder_passes(begun):

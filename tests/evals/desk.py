@@ -27,14 +27,14 @@ LONGEST = 200_000  # characters of an answer that the log keeps
 
 
 def note(**facts: Any) -> None:
-    """Append one line, in one write: two commands may run at once."""
+    """One line, in one write: two commands may run at once."""
     line = json.dumps({**facts, "time": round(time.time(), 2)}, ensure_ascii=False) + "\n"
     with open(FOLDER / "commands.log", "ab", buffering=0) as log:
         log.write(line.encode("utf-8", "surrogateescape"))
 
 
 def as_shell(words: list[str], desk: dict[str, Any]) -> None:
-    """Run a command line as a host's shell does. What it writes goes into files, so that it can outlive this process."""
+    """Run a command line as a host's shell does, its output in files, so that it can outlive this process."""
     line = words[0] if len(words) == 1 else shlex.join(words)
     run = uuid.uuid4().hex[:8]
     note(kind="line", run=run, line=line)

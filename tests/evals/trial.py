@@ -89,7 +89,6 @@ def copy_skill(target: Path) -> None:
 
 
 def run_before(trial: trials.Trial, project: Path, variables: dict[str, Any]) -> None:
-    """What the user did before the agent came."""
     if trial.before:
         own = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
         command = [sys.executable, project / SKILL / "scripts" / "image2.py", *trial.before, "--poll-interval", "0.5"]
@@ -97,7 +96,6 @@ def run_before(trial: trials.Trial, project: Path, variables: dict[str, Any]) ->
 
 
 def pages_of(folder: Path) -> list[Path]:
-    """The skill's pages, as they lie in the trial's project."""
     skill = folder / "project" / SKILL
     return sorted([skill / "SKILL.md", skill / "README.md", *skill.glob("references/*.md")])
 
@@ -159,7 +157,6 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def wait_for_background(folder: Path) -> None:
-    """What the shell moved to the background may still be at work."""
     ends = time.monotonic() + LATEST_S
     while any(note.get("moved") for note in notes_of(folder)) and time.monotonic() < ends:
         image2 = [note for note in notes_of(folder) if note["kind"] == "image2"]
@@ -200,7 +197,7 @@ def facts_of_pictures(trial: trials.Trial, project: Path) -> Iterator[Fact]:
 
 
 def look_at(path: Path) -> tuple[Optional[trials.Size], str]:
-    """((width, height) or None where it is no whole picture of its ending, what it is in words)."""
+    """((width, height) or None where it is no whole picture of its ending, words)."""
     try:
         with path.open("rb") as file:
             found = image_check.inspect(file)
@@ -269,7 +266,6 @@ def report(trial: trials.Trial, folder: Path) -> bool:
 
 
 def summary(folders: list[Path]) -> None:
-    """Print a line for each graded trial, and the medians."""
     rows = []
     for folder in folders:
         grading = json.loads((folder / "grading.json").read_text(encoding="utf-8"))
@@ -289,7 +285,6 @@ def main() -> None:
         verb.add_argument("folder", type=Path)
     verbs.add_parser("summary", help="what graded trials cost").add_argument("folders", type=Path, nargs="+")
     verbs.choices["prepare"].add_argument("--seconds", type=float, help="how long a task takes")
-    verbs.choices["prepare"].add_argument("--limit", type=float, help="after how long the shell kills a command")
     options = parser.parse_args()
     if options.verb == "summary":
         summary(options.folders)
@@ -299,7 +294,7 @@ def main() -> None:
     except KeyError:
         parser.error(f"there is no trial {options.trial}")
     if options.verb == "prepare":
-        print(prepare(trial, options.folder, options.seconds, options.limit), end="")
+        print(prepare(trial, options.folder, options.seconds), end="")
     else:
         sys.exit(0 if report(trial, options.folder) else 1)
 

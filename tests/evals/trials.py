@@ -1,7 +1,6 @@
-"""What each work trial is: what the service does, what the shell does, what must be true at the end. Pure data.
+"""What each work trial is: `serve` and the shell act on the first half, `trial` grades by the second. Pure data.
 
-The users' words stand in evals.json, under the same ids. `serve` acts on the first half of a trial, `trial` grades
-by the second.
+The users' words stand in evals.json, under the same ids.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ TRIALS = (
 
 
 def find(text: str) -> Trial:
-    """The trial of this id or name; `KeyError` where there is none."""
+    """By id or name; `KeyError` where there is none."""
     for trial in TRIALS:
         if text in (str(trial.id), trial.name):
             return trial
@@ -80,12 +79,10 @@ def find(text: str) -> Trial:
 
 
 def words_of(trial: Trial) -> str:
-    """What the user writes."""
     return str(_entry(trial)["prompt"])
 
 
 def files_of(trial: Trial) -> list[Path]:
-    """What lies in the user's folder before the agent comes."""
     return [Path(__file__).parent / name for name in _entry(trial)["files"]]
 
 

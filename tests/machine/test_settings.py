@@ -98,16 +98,15 @@ def test_a_file_without_the_name_or_a_value_holds_no_key(content):
 
 
 def test_the_file_is_not_read_where_it_is_larger_than_64_kib():
-    line = f"IMAGE2_API_KEY={KEY}\n"
-    write(line + "#" * (64 * 1024 - len(line)))
+    write(f"IMAGE2_API_KEY={KEY}\n".ljust(64 * 1024, "#"))
     assert KEY == settings.read({}).key
-    write(line + "#" * (64 * 1024 - len(line) + 1))
+    write(f"IMAGE2_API_KEY={KEY}\n".ljust(64 * 1024 + 1, "#"))
     assert "missing_key" == refused({}).code
 
 
 def test_no_other_variable_of_the_file_has_any_effect_nor_is_any_put_in():
     before = dict(os.environ)
-    names = ("IMAGE2_BASE_URL", "HTTPS_PROXY", "https_proxy", "REQUESTS_CA_BUNDLE", "LD_PRELOAD", "PYTHONPATH", "PATH")
+    names = ("IMAGE2_BASE_URL", "HTTPS_PROXY", "REQUESTS_CA_BUNDLE", "PATH")
     write("".join(f"{name}=https://evil.example\n" for name in names) + "IMAGE2_API_KEY=a$PATH-key\n")
     assert ("https://image2.vip", "a$PATH-key") == settings.read({})[:2]
     assert before == dict(os.environ)
@@ -116,8 +115,7 @@ def test_no_other_variable_of_the_file_has_any_effect_nor_is_any_put_in():
 def test_a_file_above_the_working_folder_is_another_projects(folder):
     error = refused({})
     assert "missing_key" == error.code
-    for word in ("IMAGE2_API_KEY", "https://image2.vip", "not in the chat", ".env"):
-        assert word in error.message
+    assert "IMAGE2_API_KEY is not set" in error.message and "https://image2.vip" in error.message
 
 
 @needs_posix
@@ -133,12 +131,9 @@ def test_what_is_no_regular_file_is_never_read_and_hangs_nothing(folder, kind):
     began = time.monotonic()
     assert "missing_key" == refused({}).code
     assert 1 > time.monotonic() - began
-
-
-@needs_posix
-def test_a_link_to_a_regular_file_is_followed(folder):
     (folder / "keys").write_text(f"IMAGE2_API_KEY={KEY}")
-    (folder / ".env").symlink_to("keys")
+    path.rmdir() if kind == "folder" else path.unlink()
+    path.symlink_to("keys")
     assert KEY == settings.read({}).key
 
 
@@ -191,14 +186,12 @@ def base(text: str) -> str:
 
 @pytest.mark.parametrize(("text", "expected"), [
     *((text, "https://image2.vip") for text in (
-        "", " /\n", "https://image2.vip/", "https://image2.vip/api", "https://image2.vip//api//v1//",
-        "HTTPS://Image2.VIP:443/api/v1")),
+        "", " /\n", "https://image2.vip//api//v1//", "HTTPS://Image2.VIP:443/api")),
     (" https://gateway.example:8443/Image2/api/v1 ", "https://gateway.example:8443/Image2"),
     ("https://[2001:DB8::1]:8443", "https://[2001:db8::1]:8443"),
     ("HTTP://LocalHost:80", "http://localhost"),
     ("http://127.200.249.250:8484/api", "http://127.200.249.250:8484"),
-    ("http://[::1]:8080", "http://[::1]:8080"),
-    ("https://image2.vip/a/@/myapi", "https://image2.vip/a/@/myapi"),
+    *((text, text) for text in ("http://[::1]:8080", "https://image2.vip/a/@/myapi")),
 ])
 def test_a_base_url_is_https_or_http_on_this_machine_and_one_service_has_one_name(text, expected):
     assert expected == base(text)
@@ -241,7 +234,7 @@ def test_any_base_url_is_taken_only_if_its_host_is_beyond_doubt(text, before):
 # --- the host's sandbox, the secrets
 
 @pytest.mark.parametrize(("sign", "expected"), [
-    ({}, None), ({"CODEX_SANDBOX": ""}, None), ({"CODEX_SANDBOX": "seatbelt"}, "Codex"),
+    ({"CODEX_SANDBOX": ""}, None), ({"CODEX_SANDBOX": "seatbelt"}, "Codex"),
     ({"SANDBOX_RUNTIME": "1"}, "Claude Code"), ({"CURSOR_SANDBOX": "1"}, "Cursor")])
 def test_a_hosts_sandbox_is_known_by_its_variable(sign, expected):
     known = settings.host_sandbox(sign)
@@ -249,7 +242,6 @@ def test_a_hosts_sandbox_is_known_by_its_variable(sign, expected):
 
 
 @pytest.mark.parametrize(("key", "expected"), [
-    (f"{KEY}\n{OTHER} x", [KEY, OTHER]), ("x" * 8, ["x" * 8]), ("x" * 7, []), (f'"{KEY}"', [KEY]),
-    (f"IMAGE2_API_KEY={KEY}", [KEY]), (f"Bearer {KEY}", [KEY])])
+    (f"{KEY}\n{OTHER} x", [KEY, OTHER]), ("x" * 8, ["x" * 8]), ("x" * 7, []), (f'IMAGE2_API_KEY="{KEY}"', [KEY])])
 def test_the_secrets_of_a_run_are_the_key_or_the_pieces_of_a_malformed_one(key, expected):
     assert expected == settings.known_secrets({"IMAGE2_API_KEY": key})
