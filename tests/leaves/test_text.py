@@ -6,7 +6,7 @@ import json
 from urllib.parse import quote
 
 import pytest
-from faulty import Answer, completed, cut, failed, ok, pending, picture, redirect, refuse
+from faulty import Answer, completed, failed, ok, pending, picture, redirect, refuse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image2_cli.text import clean, encoded, harmless, masked, shown, without
@@ -32,8 +32,8 @@ ODD = {
 # --- the functions
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("two\nlines\t and  blanks ", "two lines and blanks"), ("\u200b\u202e", None), ("", None), (None, None), (5, None),
-    (["a"], None), ("a\x1b[31mb", "a[31mb"), ("naïve 日本語 🦊 ไทย مرحبا", "naïve 日本語 🦊 ไทย مرحبا"),
+    ("two\nlines\t and  blanks ", "two lines and blanks"), ("\u200b\u202e", None), ("", None), (5, None),
+    ("a\x1b[31mb", "a[31mb"), ("naïve 日本語 🦊 ไทย مرحبا", "naïve 日本語 🦊 ไทย مرحبا"),
     ("x" * 200, "x" * 200), ("x" * 201, "x" * 199 + "…"), ("ﾠ\u3164\u115f|", "|")])
 def test_a_strangers_text_is_one_harmless_line_or_none(text, expected):
     assert expected == clean(text)
@@ -132,14 +132,12 @@ def test_every_script_stays_readable_whatever_the_locale(run, service, project):
 # --- too much of it
 
 NESTED = "[" * 100_000 + "]" * 100_000
-HUGE = "9" * 100_000
 MORE = "[]," * 200_000
 LARGE = {
     "100,000 brackets": (raw(NESTED), 9),
-    "a number of 100,000 digits": (raw(f'{{"created": {HUGE}, "task_id": "task-1"}}'), 0),
+    "a number of 100,000 digits": (raw(f'{{"created": {"9" * 100_000}, "task_id": "task-1"}}'), 0),
     "more than can be parsed": (raw(f'{{"task_id": 5.5, "x": [{MORE}0]}}'), 9),
     "an HTML page of 5 MB": (Answer(500, body="<p>" * 1_700_000), 9),
-    "a cut of 5 MB": (cut(refuse(400, "x" * 5_000_000), 3_000_000).but(accepted=False), 3),
 }
 
 
@@ -162,8 +160,8 @@ def test_looks_of_any_size_and_depth_lose_nothing(run, service, project):
     assert (0, 5) == (done.exit, len(service.polls))
 
 
-@pytest.mark.parametrize("verb", ["status", "wait"])
-def test_the_other_verbs_clean_text_too(run, service, project, verb):
+def test_the_other_verbs_clean_text_too(run, service, project):
     service.on_poll(failed("".join(ODD.values()), status="fa\u200biled"))
-    done = run(verb, "task-1", *(FAST if verb == "wait" else ()), "-v")
-    assert_clean(done, hold(done, service, project, 5))
+    for words in (("status", "task-1"), ("wait", "task-1", *FAST)):
+        done = run(*words, "-v")
+        assert_clean(done, hold(done, service, project, 5))

@@ -1,4 +1,4 @@
-"""The law as a table, and the engine in a time of the tests' own: what many orders cost in time and looks."""
+"""The law as a table, and the engine in a time of the tests' own."""
 
 from __future__ import annotations
 
