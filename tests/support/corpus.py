@@ -8,21 +8,21 @@ PROMPTS = (
     "a fox; a dog; a cat in one picture\nthree owls; one of them asleep\n", "3, 2, 1, liftoff\n5, 4, 3, liftoff\n",
     "a fox, 1024x1024\na dog, 1536x1024\n", "a poster with the words Hello,World\na sign that says No,Thanks\n",
     "a city in the year 2,024\na crowd of 10,000 people\n", "a red fox,\na blue jay,\n",
-    "a fox, a dog, and 3\ntwo owls, a bat, and 4\n", "a fox,blue\na dog,red\n", "one; two\nthree; four\n",
+    "a fox, a dog, and 3\ntwo owls, a bat, and 4\n", "a fox,blue\na dog,red\n",
     # colons
     "Scene 1: a fox wakes up\nScene 2: the fox eats\n", "style: watercolor, subject: fox\nstyle: oil, subject: dog\n",
-    "Subject: a fox. Style: ink.\nSubject: a dog. Style: oil.\n", "A clock at 10:45\nA ratio of 16:9\n", "mood: calm\n",
+    "Subject: a fox. Style: ink.\nSubject: a dog. Style: oil.\n",
     "Title: The Fox\nTitle: The Owl\n", "Name the ship: Aurora\nA sign: no dogs\n", "a prompt: write here\n",
     # quotation marks, apostrophes, inches
     'a sign that says "Open, come in"\na poster with "Sale, 50% off"\n', '"Hello", says the fox\n"Goodbye", says the owl\n',
     'a 5" nail, rusty\na 27" screen, dark\n', "it's a fox's den\nthe dogs' house, 'old style'\n",
     '"A red fox in snow"\n', "“a quoted fox”, in snow\n", "'a fox'\n'a dog'\n", 'the word "a","b" on a wall\n',
     # brackets, braces, bars, angles, dashes, numbers at the beginning
-    "[subject] on a beach\n", "{animal} on a beach\n{city} at night\n", "(a fox:1.2), snow\n", "<lora:pixel:1> a fox\n",
+    "[subject] on a beach\n", "(a fox:1.2), snow\n", "<lora:pixel:1> a fox\n",
     "a fox | snow | dusk\na dog | rain | dawn\n", "a fox | snow\n", "- a fox\na dog\n", "-5 degrees outside\n",
-    "--ar 16:9 a fox\n", "3 foxes in snow\n2 dogs in rain\n", "1. a fox\n1. a dog\n", "3. act of a play\n",
-    "@ sign made of ice\n", "> arrow made of wood\n", "* star in the sky\na moon\n", "$100 bill, macro\n",
-    "a fox = a dog\nA + B\n", "key=value written in sand\n", "2x2 grid of foxes\n4x4 grid of dogs\n",
+    "--ar 16:9 a fox\n", "3 foxes in snow\n2 dogs in rain\n", "1. a fox\n1. a dog\n",
+    "@ sign made of ice\n", "> arrow made of wood\n", "* star in the sky\na moon\n",
+    "a fox = a dog\nA + B\n", "key=value written in sand\n",
     "a path C:\\fox\\den on a screen\n", "https://example.com on a billboard\na plain billboard\n", "fox.png as a logo\n",
     # other languages and long ones
     "一只红色的狐狸，雪地，黄昏\n一只蓝色的鸟，春天\n", "标题：狐狸的故事\n场景：雪地\n", "ثعلب أحمر، ثلج\n", "לוגו: שועל\n",
