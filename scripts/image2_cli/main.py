@@ -103,12 +103,11 @@ class Main:
         return self._run.failed(error) if self._run else (of_error(error), error.exit_status)
 
     def _interrupted(self, signum: int) -> Image2Error:
-        charged = self._run.charged if self._run else "no"
-        is_sandbox = bool(self._run and self._run.is_sandbox)
-        message = {"no": "Stopped. Nothing was ordered." if not is_sandbox else "Stopped. Run `next` to go on.",
+        accepted, charged = (self._run.accepted, self._run.charged) if self._run else ("no", "no")
+        message = {"no": "Stopped. Nothing was ordered.",
                    "maybe": "Stopped while the order was being sent: it may have been accepted and charged. Do not repeat "
                             "it unasked; tell the user.",
-                   "yes": "Stopped; the task goes on at the service. Run `next` to get its pictures."}[charged]
+                   "yes": "Stopped; the task goes on at the service. Run `next` to get its pictures."}[accepted]
         return Image2Error("interrupted" if signum == signal.SIGINT else "terminated", message, charged=charged)
 
     def _bug(self, bug: BaseException) -> Image2Error:

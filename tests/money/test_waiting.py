@@ -49,14 +49,38 @@ def test_a_picture_that_is_gone_is_fetched_by_its_old_link_where_its_task_is_for
     assert (0, True, 1) == (done.exit, picture.is_file(), len(service.posts))
 
 
-def test_a_picture_that_would_replace_its_own_reference_is_refused(service, run, project):
+@pytest.mark.parametrize(("reference", "words"), [
+    ("fox.png", ("--out", "fox.png")), ("fox-2.png", ("--out", "fox.png", "--n", "2")), ("fox.gif", ("--out", "fox.png")),
+    ("image2-output/make-it-dusk.png", ())], ids=["itself", "a number", "another ending", "the prompt's name"])
+def test_a_picture_that_would_replace_its_own_reference_is_refused(service, run, project, reference, words):
     """Each run would be another order: three runs of one command paid three times."""
+    (project / "image2-output").mkdir()
+    (project / reference).write_bytes(PNG)
+    done = run("generate", "make it dusk", "--image", reference, *words, "--overwrite")
+    assert (2, True, []) == (done.exit, "replace the reference" in done.json["error"]["message"], service.posts)
+
+
+def test_a_line_that_would_replace_another_line_s_reference_is_refused(service, run, project):
     (project / "fox.png").write_bytes(PNG)
-    done = run("generate", "make it dusk", "--image", "fox.png", "--out", "fox.png", "--overwrite")
-    (project / "lines.jsonl").write_text('{"prompt": "dusk", "image": "fox.png", "out": "fox.png"}')
-    lines = run("batch", "lines.jsonl", "--overwrite")
-    assert [(2, True)] * 2 == [(each.exit, "own reference" in each.json["error"]["message"]) for each in (done, lines)]
-    assert [] == service.posts
+    (project / "lines.jsonl").write_text('{"prompt": "a fox", "out": "fox.png"}\n{"prompt": "dusk", "image": "fox.png"}')
+    done = run("batch", "lines.jsonl", "--overwrite")
+    assert (2, True, []) == (done.exit, "replace the reference" in done.json["error"]["message"], service.posts)
+
+
+def test_a_picture_that_was_edited_and_cannot_be_fetched_again_is_told_as_it_is(service, run, project):
+    picture = Path(run("generate", "a cat", *quick()).json["images"][0]["path"])
+    picture.write_bytes(PNG + b"edited")
+    service.on_poll(refuse(410, "task expired"))
+    service.on_file(refuse(404))
+    done = run("generate", "a cat", *quick("--timeout", "4"))
+    assert (0, str(picture), 1) == (done.exit, done.json["images"][0]["path"], len(service.posts)), done
+
+
+def test_a_picture_that_is_gone_is_not_told_as_there_by_no_wait(service, run, project):
+    picture = Path(run("generate", "a cat", *quick()).json["images"][0]["path"])
+    picture.unlink()
+    done = run("generate", "a cat", "--no-wait")
+    assert (0, None, True) == (done.exit, done.json["images"][0]["path"], "wait" in done.json["next"])
 
 
 def test_a_picture_that_came_late_is_found_by_wait(service, run, project):

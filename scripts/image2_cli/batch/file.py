@@ -10,7 +10,7 @@ import os
 from typing import Any, Mapping, NamedTuple, Optional
 
 from ..order.fields import FIELDS, FURTHER, ImageRequest, build, merged
-from ..order.output import FOREIGN, SUFFIXES, Output, mistake, path_of, reference_mistake, resolve, slug
+from ..order.output import FOREIGN, SUFFIXES, Output, mistake, path_of, replaced_reference, resolve, slug
 from ..order.reference import References
 from ..text import shown
 from .formats import Row, numbered, rows_of
@@ -60,7 +60,10 @@ def read(text: str, defaults: Mapping[str, Any], out: Optional[str], overwrite: 
         lines += [line] if line else []
         if mistakes:
             wrong[row.number] = mistakes
-    return BatchFile(lines, [*found.mistakes, *reader.mistakes, *_explained(wrong, found.entry)], warnings)
+    places = {(line.output.folder, line.stem) for line in lines} if overwrite else set()
+    replaced = replaced_reference([*reader.used, *(defaults.get("image") or ())], places)
+    mistakes = [*found.mistakes, *reader.mistakes, *_explained(wrong, found.entry), *([replaced] if replaced else [])]
+    return BatchFile(lines, mistakes, warnings)
 
 
 def _explained(wrong: Mapping[int, list[str]], entry: str) -> list[str]:
@@ -83,6 +86,7 @@ class _Reader:
         self.references = References()
         self.taken: dict[str, int] = {}  # file a line asked for -> its number
         self.times: dict[tuple[str, str], int] = {}  # (folder, order) -> how often the same order came before
+        self.used: list[str] = []  # the reference images of all lines
         images, unusable = self.references.images(defaults.get("image") or ())
         request, wrong = build({"prompt": "any", **defaults, "image": images})
         self.defaults: Mapping[str, Any] = defaults if request and not unusable else {}
@@ -99,9 +103,8 @@ class _Reader:
         if "prompt" not in given:
             unfit = [text for text in unfit if not text.startswith("the prompt ")]
         output, unwritable = self._output(fields.get("name"), fields.get("out"))
-        replaced = reference_mistake(output, paths)
-        mistakes = [*_field_mistakes(given), *(f"image {text}" for text in unusable), *unwritable, *unfit,
-                    *([replaced] if replaced else [])]
+        mistakes = [*_field_mistakes(given), *(f"image {text}" for text in unusable), *unwritable, *unfit]
+        self.used += paths
         words = slug(fields["prompt"] if isinstance(fields.get("prompt"), str) else None)
         stem = output.stem or f"{position:0{self.digits}d}-{words}"
         twin = None if self.output.stem else self._taken_by(output.folder, stem, request.n if request else 1, row.number)
@@ -138,7 +141,7 @@ class _Reader:
     def _taken_by(self, folder: str, stem: str, count: int, number: int) -> Optional[int]:
         """Claim the names of an order's pictures, whatever their suffix, for that follows from the bytes."""
         for step in range(1, count + 1):
-            file = os.path.normcase(path_of(Output(folder), stem, step, ""))
+            file = os.path.normcase(path_of(Output(os.path.realpath(folder)), stem, step, ""))
             other = self.taken.setdefault(file, number)
             if other != number:
                 return other

@@ -45,10 +45,11 @@ def generate(run: Run) -> End:
     given = _fields(run)
     output = resolve(options.out, options.overwrite)
     if given["image"]:
-        from ..order.output import reference_mistake
+        from ..order.output import replaced_reference, slug
         from ..order.reference import References
 
-        replaced = reference_mistake(output, given["image"])
+        places = [(output.folder, output.stem or slug(prompt))] if options.overwrite else []
+        replaced = replaced_reference(given["image"], places)
         run.mistakes += [replaced] if replaced else []
 
         given["image"], found = References().images(given["image"])
@@ -71,6 +72,7 @@ def _order(run: Run, request: ImageRequest, output: Output) -> End:
     from ..order.order import Order, wished
     from ..order.output import slug
     from ..order.record import CHARGED
+    from ..order.saving import standing
 
     options = run.options
     plan = run.plan(asynchronous=not options.sync, waits=not options.no_wait, downloads=not options.no_download,
@@ -81,7 +83,7 @@ def _order(run: Run, request: ImageRequest, output: Output) -> End:
     engine = Engine([order], run.tools, plan)
     run.take(engine, None)
     engine.run()
-    is_open = order.error is None and not any(image.file for image in order.record.images)
+    is_open = order.error is None and not any(standing(image, output.folder) for image in order.record.images)
     if options.no_wait and is_open and not order.is_repeated:
         return run.end(status=order.task.status or "submitted", goes_on=True)
     return run.end()
@@ -138,12 +140,13 @@ def status(run: Run) -> End:
     seconds = run.seconds("timeout", TIMEOUT_S)
     run.refuse_mistakes()
     output = resolve(run.options.out)
-    run.order = order = Order(Store(output.folder), output, named(task_id, run.service))
+    store = Store(output.folder)
+    run.order = order = Order(store, output, store.of_task(task_id, run.service) or named(task_id, run.service))
     order.resumed = False
     try:
         order.task = task = run.api().look(task_id, min(30.0, seconds))
     except Image2Error as error:
-        if error.code == "task_not_found":
+        if error.code == "task_not_found" and not order.record.accepted_s:
             order.record.state = UNKNOWN  # only named, and not there
         raise
     if task.outcome(0) == "failed":

@@ -85,7 +85,6 @@ class Run:
         from ..order.output import make
         from ..order.store import Store
 
-        self.refuse_key_in(self.service)
         if os.name == "nt":  # there a successor with the packages is a child, which would wait for the locks of this one
             self.ensure_packages()
         make(folder)
@@ -116,7 +115,11 @@ class Run:
     @functools.cached_property
     def service(self) -> str:
         """The name of the service in records: a stand-in's port changes, its tasks live on."""
-        return "sandbox" if self.options.sandbox else settings.base_url()
+        if self.options.sandbox:
+            return "sandbox"
+        base_url = settings.base_url()
+        self.refuse_key_in(base_url)  # it goes into records
+        return base_url
 
     @property
     def is_sandbox(self) -> bool:
@@ -198,10 +201,14 @@ class Run:
         return os.path.abspath(os.path.expanduser(given)) if given else None
 
     @property
+    def accepted(self) -> str:
+        """Were orders of this run accepted by now: yes, maybe or no? Also by a stand-in, which charges nothing."""
+        return self.summary.charged if self.summary else self.order.charged if self.order else "no"
+
+    @property
     def charged(self) -> str:
         """What the orders of this run may have cost by now."""
-        found = self.summary.charged if self.summary else self.order.charged if self.order else "no"
-        return "no" if self.is_sandbox else found
+        return "no" if self.is_sandbox else self.accepted
 
     def failed(self, error: Image2Error) -> End:
         """The answer of a run that ended in `error`, with all that is known of its orders."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Iterable, NamedTuple, Optional
+from typing import Collection, Iterable, NamedTuple, Optional
 
 from ..errors import Image2Error
 from ..text import harmless, shown
@@ -71,11 +71,15 @@ def mistake(output: Output, os_name: str = os.name) -> Optional[str]:
     return None
 
 
-def reference_mistake(output: Output, references: Iterable[str]) -> Optional[str]:
-    """Would the picture replace its own reference? Then the same command would be another order, and be paid again."""
-    mine = os.path.realpath(output.named)
-    if output.overwrite and output.stem and any(os.path.realpath(os.path.expanduser(one)) == mine for one in references):
-        return f"--overwrite would replace {shown(output.named, 200)}, the picture's own reference: choose another --out"
+def replaced_reference(references: Iterable[str], places: Collection[tuple[str, str]]) -> Optional[str]:
+    """Which of these files would be replaced by pictures of these (folder, stem), if any. With `--overwrite` the same
+    command would then be another order each time, and be paid again. Any number and ending counts: both may come."""
+    taken = {(os.path.realpath(folder), stem.lower()) for folder, stem in places}
+    for reference in references:
+        folder, name = os.path.split(os.path.realpath(os.path.expanduser(reference)))
+        stem = os.path.splitext(name)[0].lower()
+        if {(folder, stem), (folder, re.sub(r"-[0-9]+$", "", stem))} & taken:
+            return f"--overwrite would replace the reference image {shown(reference, 200)}: choose another --out"
     return None
 
 

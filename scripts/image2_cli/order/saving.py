@@ -78,11 +78,11 @@ class Saving:
     claim: Callable[[str], bool]
     images: list[SavedImage] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    _before: dict[int, Optional[str]] = field(default_factory=dict)  # the file of each image, when it was saved before
+    _before: dict[int, SavedImage] = field(default_factory=dict)  # the images that were saved before
 
     def run(self) -> list[SavedImage]:
         """Save every picture that does not stand on disk as it was saved; what became of each image."""
-        self._before = {image.index: image.file for image in self.record.images}
+        self._before = {image.index: image for image in self.record.images if image.file}
         wanted = []
         for image in ordered(self.task, self.record):
             known = _known(image, self.record, self.output.folder)
@@ -98,6 +98,7 @@ class Saving:
         stale = self._fetch(wanted, first)
         if stale and self.task.id and self.source.clock.now() < self.deadline:
             self._fetch(self._fresh(stale), first)
+        self._leave_what_was_changed()
         if not any(image.error and image.error.code == "not_saved" for image in self.images):
             for path in leftovers(self.output.folder, self.record.id):
                 remove(path)
@@ -133,6 +134,14 @@ class Saving:
                 raise problem
         return stale
 
+    def _leave_what_was_changed(self) -> None:
+        """A picture that cannot be fetched again, but whose file stands there, edited since: that is what there is."""
+        for index, before in self._before.items():
+            error = self.images[index].error if index < len(self.images) else None
+            if error and error.code == "not_saved" and standing(before, self.output.folder):
+                self.images[index] = before
+                self.warnings.append(f"{before.file} was changed since it was saved; it is left as it is.")
+
     def _publish(self, index: int, saved: Saved, first: int) -> Optional[NotSaved]:
         """Name a picture; the record says so first."""
         entry, extension = self.images[index], extension_for(self.output, saved.extension)
@@ -154,7 +163,7 @@ class Saving:
 
     def _names(self, index: int, number: int, extension: str) -> Iterator[str]:
         """Paths to try: the one the picture had before, then numbered ones."""
-        before = self._before.get(index)
+        before = self._before[index].file if index in self._before else None
         if before and before.endswith(extension):
             yield os.path.join(self.output.folder, before)
         while True:

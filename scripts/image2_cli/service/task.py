@@ -190,7 +190,7 @@ def _letters(word: Optional[str]) -> str:
 
 
 def _is_bad_end(letters: str) -> bool:
-    return any(part in letters for part in BAD_ENDS)
+    return not letters.endswith("ing") and any(part in letters for part in BAD_ENDS)  # "moderating" is on its way
 
 
 def _shortened(value: Any, name: str = "") -> Any:
