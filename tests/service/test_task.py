@@ -47,6 +47,11 @@ def test_a_word_that_holds_a_bad_end_is_one_unless_an_image_is_there(word):
     assert "done" == outcome(word, FAILED, LINK, wanted=2)
 
 
+@pytest.mark.parametrize("word", ["moderating", "Canceling", "error-checking"])
+def test_a_stage_is_no_end_whatever_its_word_holds(word):
+    assert "running" == outcome(word) == outcome(word, WAIT)
+
+
 @pytest.mark.parametrize("word", [*service.WAITING, "In Progress"])
 def test_a_word_of_waiting_is_done_only_with_all_images_and_all_progress(word):
     assert "running" == outcome(word) == outcome(word, LINK) == outcome(word, LINK, progress=99)

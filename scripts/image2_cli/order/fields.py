@@ -2,7 +2,7 @@
 
 Pure: reads no file, no environment, no clock. Local reference files arrive here already as data: URIs.
 From `FIELDS` derive the flags of `generate` and `batch`, the fields of a batch line and its defaults, the body of the
-POST, the fingerprint, and the flags of a `next`: a new flag is a new row here, and nothing else anywhere.
+POST, the fingerprint, and the flags of a `next`: a new flag is a new row here (and a line in cli.md).
 """
 
 from __future__ import annotations
