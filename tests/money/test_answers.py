@@ -5,7 +5,9 @@ Budgets are in tokens, which are characters divided by four, paths and prompt ap
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
 
@@ -182,3 +184,22 @@ def test_check_costs_nothing_and_tells_what_to_do(run, service):
     assert (4, "key_rejected", "no") == ((done := run("check")).exit, done.json["error"]["code"], done.json["charged"])
     with closed_port() as nowhere:
         assert (5, []) == (run("check", "--timeout", "1", base_url=nowhere).exit, service.posts)
+
+
+@needs_posix
+def test_on_a_terminal_a_line_moves_and_is_gone_before_the_indented_answer(start, service):
+    import pty  # no such module on Windows
+
+    service.on_poll(pending(), pending(), pending(), completed())
+    ours, theirs = pty.openpty()
+    busy = start("generate", "a cat", *quick("--poll-interval", "0.6"), stdout=theirs, stderr=theirs)
+    assert 0 == busy.wait(20)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux says so where nothing more will come
+        while piece := os.read(ours, 65536):
+            shown += piece
+    os.close(ours)
+    told, _, answer = shown.decode().partition("{")
+    assert re.search(r"\r(\[[#.]+\] +\d+% )?\w+ 1 s", told) and told.endswith("\r"), told
+    assert answer.startswith('\r\n  "ok": true,\r\n'), answer
