@@ -343,8 +343,11 @@ def _link(part_path: str, path: str) -> None:
     except OSError:
         folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # not known to this file system: then the look has to do
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        for _ in range(20):  # whoever else holds the folder, or a file system without locks, must not hold a picture up
+            with contextlib.suppress(OSError):
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.05)
         if os.path.lexists(path):
             raise FileExistsError
         os.rename(part_path, path)
