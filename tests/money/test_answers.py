@@ -203,3 +203,31 @@ def test_on_a_terminal_a_line_moves_and_is_gone_before_the_indented_answer(start
     told, _, answer = shown.decode().partition("{")
     assert re.search(r"\r(\[[#.]+\] +\d+% )?\w+ 1 s", told) and told.endswith("\r"), told
     assert answer.startswith('\r\n  "ok": true,\r\n'), answer
+
+
+DENIED = """
+import errno, os, socket
+def denied(*_):
+    raise OSError(getattr(errno, {code!r}), os.strerror(getattr(errno, {code!r})))
+socket.socket = type("Denied", (socket.socket,), dict.fromkeys({calls!r}, denied))
+"""
+
+
+VERBS = ["generate a-cat --sandbox", "batch orders.txt --sandbox", "wait t-1 --sandbox", "status t-1 --sandbox",
+         "check --sandbox", "sandbox"]
+CALLS = [("__init__", "EPERM"), ("bind", "EACCES"), ("connect", "EPERM")]
+
+
+@needs_posix
+@pytest.mark.parametrize(("verb", "call", "code"), [
+    (verb, *denied) for verb in VERBS for denied in CALLS if (verb, denied[0]) != ("sandbox", "connect")])
+def test_a_host_that_denies_sockets_is_named_and_nothing_is_called_a_bug(run, project, tmp_path, verb, call, code):
+    """As seatbelt and seccomp do, loopback too."""
+    (tmp_path / "denied").mkdir()
+    (tmp_path / "denied" / "sitecustomize.py").write_text(DENIED.format(code=code, calls=[call]))
+    (project / "orders.txt").write_text("a cat\n")
+    env = {"PYTHONPATH": tmp_path / "denied", "CODEX_SANDBOX": "seatbelt"}
+    done = run(*verb.split(), *([] if verb == "sandbox" else ["--timeout", "4"]), env=env)
+    error = done.json["error"]
+    assert (5, "network") == (done.exit, error["code"]), done
+    assert "Codex" in error["message"] and "network_access" in error["message"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Collection, Optional
 
 from ..clock import SLICE_S, Ended, Interrupted
-from ..errors import Image2Error
+from ..errors import UNAVAILABLE, Image2Error
 from .order import FOLLOW, SEND, Order, Tools
 from .record import UNKNOWN, end_of
 from .schedule import Pace, Watch
@@ -26,7 +26,7 @@ SAVING_S = 3.0  # what saving may take past the deadline: a finished task should
 ELSEWHERE_S = 0.25  # how often an order that another process is sending is asked for
 SPARED, MOST_SPARED_S = 0.1, 10.0  # of the time of many orders, none is begun in the last part
 STOPPING_S = 0.9  # what a step gets after a signal: an order in flight may still tell its task id
-FATAL = ("key_rejected", "insufficient_credits", "tls")  # what ends every further order too
+FATAL = ("key_rejected", "insufficient_credits")  # what ends every further order too
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class Engine:
 
     def _settle(self, order: Order, error: Optional[Image2Error]) -> None:
         order.error, order.is_over = error, True
-        if error is not None and error.code in FATAL:
+        if error is not None and is_fatal(error):
             self.fatal = error
 
     def _take(self, order: Order, now: float, index: Optional[Index] = None) -> None:
@@ -317,4 +317,9 @@ def state_of(order: Order) -> str:
     if order.error.code == "outcome_unknown":
         return "unknown"
     # a line is not wrong because the key or the credit was
-    return "pending" if order.error.retryable or order.error.code in FATAL else "failed"
+    return "pending" if order.error.retryable or is_fatal(order.error) else "failed"
+
+
+def is_fatal(error: Image2Error) -> bool:
+    """Does it end every further order too: the key, the credit, or a setting of this machine such as its certificates?"""
+    return error.code in FATAL or (error.exit_status == UNAVAILABLE and not error.retryable)

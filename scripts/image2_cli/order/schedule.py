@@ -12,7 +12,7 @@ import math
 from typing import Optional
 
 from ..clock import backoff
-from ..errors import Image2Error
+from ..errors import UNAVAILABLE, Image2Error
 from ..service.task import Task
 
 FIRST_LOOK_S = 5.0
@@ -69,7 +69,8 @@ class Watch:
         # a page without words of its own is a gateway's
         is_final = error.code == "task_not_found" or (400 <= status < 500 and status not in PASSING and error.server_message)
         times = self._repeated(f"{error.code} {status}" if is_final else "")
-        if error.code == "key_rejected" or (error.code == "tls" and self._is_first_word):
+        is_lasting = error.exit_status == UNAVAILABLE and not error.retryable  # a setting of this machine
+        if error.code == "key_rejected" or (is_lasting and self._is_first_word):
             return error
         if error.code == "task_not_found" and times >= IN_A_ROW and now - self.accepted_at > EARLY_404_S:
             return error

@@ -223,8 +223,10 @@ def _no_answer(error: BaseException, route: Route, nothing_sent: bool = False) -
 
     def end(why: str, advice: str, may_resend: bool = False, code: str = "network") -> Image2Error:
         consequence = "; nothing was sent" if nothing_sent else ""
-        return Image2Error(code, f"{route.where} gave no answer ({why}){consequence}. {advice}",
-                           may_resend=may_resend and nothing_sent)
+        found = Image2Error(code, f"{route.where} gave no answer ({why}){consequence}. {advice}",
+                            may_resend=may_resend and nothing_sent)
+        found.retryable = may_resend  # else it is a setting of this machine, which stays as it is
+        return found
 
     def find(*kinds: Type[BaseException]) -> Optional[BaseException]:
         return next((one for one in chain if isinstance(one, kinds)), None)
