@@ -5,7 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
-from image2_cli.order.record import CHARGED, MAX_IMAGES, Record, SavedImage, charged, is_file_name, parse
+from image2_cli.order.record import (
+    CHARGED,
+    MAX_IMAGES,
+    ImageError,
+    Record,
+    SavedImage,
+    charged,
+    end_of,
+    is_file_name,
+    moment,
+    parse,
+)
 
 RECORD = Record("01234567-89ab-cdef-0123-456789abcdef", "f" * 32, "https://image2.vip", "accepted", request={"n": 2},
                 stem="a-cat", images=[SavedImage(0)])
@@ -68,7 +79,7 @@ def test_the_message_of_an_image_s_error_is_never_read_from_a_file():
     assert ("words", False) == (image.error.as_json()["server_message"], "OBEY" in json.dumps(image.error.as_json()))
 
 
-@pytest.mark.parametrize("name", ["we\\ird", ".hidden", "caf\u00e9\udce9", "a\nb", "x" * 200])
+@pytest.mark.parametrize("name", ["we\\ird", ".hidden", "caf\u00e9\udce9", "a\nb", "x" * 255])
 def test_every_name_that_may_be_given_to_a_picture_may_stand_in_its_record(name):
     """`--out we\\ird.png` made a record that was never read again, so that the same command paid twice."""
     assert name == read(stem=name).stem and is_file_name(name)
@@ -79,3 +90,45 @@ def test_what_an_order_may_have_cost_is_decided_by_its_record_alone(state):
     expected = {"not_sent": "no", "sending": "maybe", "unknown": "maybe", "failed": "maybe"}.get(state, "yes")
     record = Record("i", "f", "s", state)
     assert [expected, "no"] == [charged(record), charged(record, is_sandbox=True)]
+
+
+def test_a_name_that_no_folder_takes_stands_in_no_record():
+    assert not is_file_name("x" * 256)
+
+
+@pytest.mark.parametrize(("changes", "name", "expected"), [
+    ({"request": {"n": 1}}, "wanted", 1), ({"request": {"n": 10}}, "wanted", 10), ({"request": {"n": 0}}, "wanted", 0),
+    ({"created_s": 0.5}, "created_s", 0.5), ({"fingerprint": "f" * 64}, "fingerprint", "f" * 64),
+    ({"status": "x" * 41}, "status", "x" * 39 + "\u2026"), ({"images": [{}] * MAX_IMAGES}, "images", [
+        SavedImage(index) for index in range(MAX_IMAGES)])], ids=lambda value: repr(value)[:40])
+def test_a_value_at_the_edge_of_what_may_stand_is_read(changes, name, expected):
+    assert expected == getattr(read(**changes), name)
+
+
+MADE, LOST = SavedImage(0, file="a.png"), SavedImage(0, error=ImageError("task_failed", server_message="too dark"))
+UNSAVED, DAMAGED = SavedImage(0, error=ImageError("not_saved")), SavedImage(0, error=ImageError("damaged"))
+
+
+@pytest.mark.parametrize(("state", "n", "images", "code", "words"), [
+    ("partial", 3, [MADE], "some_failed", "2 of 3 images did not come"),
+    ("partial", 3, [MADE, LOST], "some_failed", "2 of 3 images did not come"),
+    ("partial", None, [MADE, LOST], "some_failed", "1 of 2 images did not come"),
+    ("partial", 1, [MADE, MADE], None, ""), ("partial", 2, [MADE, UNSAVED], "not_saved", "1 of 2 images are paid for"),
+    ("saved", 2, [MADE, DAMAGED], "damaged", "1 of 2 images came damaged"), ("saved", 3, [MADE], None, ""),
+    ("accepted", 3, [MADE, LOST], None, ""), ("linked", 3, [MADE], None, ""), ("not_sent", 1, [], None, ""),
+    ("sending", 1, [], "outcome_unknown", "not repeated"), ("unknown", 1, [], "outcome_unknown", "not repeated"),
+    ("failed", 2, [LOST], "task_failed", "The task failed")])
+def test_how_an_order_stands_is_told_from_its_record(state, n, images, code, words):
+    error = end_of(Record("i", "f", "s", state, request={"n": n}, images=images))
+    assert (code, True) == (error and error.code, words in str(error))
+
+
+def test_a_partial_order_tells_the_first_words_of_the_service():
+    error = end_of(Record("i", "f", "s", "partial", request={"n": 2}, images=[MADE, LOST]))
+    assert error and "too dark" == error.server_message
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [
+    (1_700_000_000.0, "2023-11-1"), (0.0, "earlier"), (-1.0, "earlier"), (4e9, "earlier"), (float("nan"), "earlier")])
+def test_a_time_nobody_can_have_written_is_not_told_as_one(seconds, expected):
+    assert moment(seconds).startswith(expected)
