@@ -79,10 +79,11 @@ def test_the_message_of_an_image_s_error_is_never_read_from_a_file():
     assert ("words", False) == (image.error.as_json()["server_message"], "OBEY" in json.dumps(image.error.as_json()))
 
 
-@pytest.mark.parametrize("name", ["we\\ird", ".hidden", "caf\u00e9\udce9", "a\nb", "x" * 255])
+@pytest.mark.parametrize("name", ["we\\ird", ".hidden", "caf\u00e9\udce9", "a\nb", "10:30", "x" * 255])
 def test_every_name_that_may_be_given_to_a_picture_may_stand_in_its_record(name):
     """`--out we\\ird.png` made a record that was never read again, so that the same command paid twice."""
-    assert name == read(stem=name).stem and is_file_name(name)
+    record = Record(RECORD.id, "f", "s", stem=name)
+    assert record == parse(record.as_text().encode()) and is_file_name(name)
 
 
 @pytest.mark.parametrize("state", CHARGED)
@@ -92,8 +93,14 @@ def test_what_an_order_may_have_cost_is_decided_by_its_record_alone(state):
     assert [expected, "no"] == [charged(record), charged(record, is_sandbox=True)]
 
 
-def test_a_name_that_no_folder_takes_stands_in_no_record():
-    assert not is_file_name("x" * 256)
+@pytest.mark.parametrize("name", ["x" * 256, "", None, 5, ".", "..", "a/b", "a\0b"], ids=lambda name: repr(name)[:20])
+def test_a_name_that_no_folder_takes_stands_in_no_record(name):
+    assert not is_file_name(name)
+
+
+def test_an_image_s_error_says_what_its_code_means_or_what_this_run_knows():
+    assert ["The service made no picture of it.", "404"] == [
+        error.as_json()["message"] for error in (ImageError("task_failed"), ImageError("task_failed", "404"))]
 
 
 @pytest.mark.parametrize(("changes", "name", "expected"), [
@@ -129,6 +136,6 @@ def test_a_partial_order_tells_the_first_words_of_the_service():
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [
-    (1_700_000_000.0, "2023-11-1"), (0.0, "earlier"), (-1.0, "earlier"), (4e9, "earlier"), (float("nan"), "earlier")])
+    (1_700_000_000.0, "2023-11-1"), *((seconds, "earlier") for seconds in (0.0, -1.0, 4e9, 5e9, float("nan")))])
 def test_a_time_nobody_can_have_written_is_not_told_as_one(seconds, expected):
     assert moment(seconds).startswith(expected)
