@@ -19,10 +19,10 @@ def through_bash(words: list[str], system: str = "nt") -> list[str]:
 
 
 def test_a_next_of_windows_runs_in_git_bash_as_it_stands():
-    words = ["py", "-3", r"C:\Users\me\.claude\skills\image2\scripts\image2.py", "wait", "batch-3f2b8c1a:0", "--out",
+    words = ["py", "-3", r"C:\Tools\skills\image2\scripts\image2.py", "wait", "batch-3f2b8c1a:0", "--out",
              r"C:\R&D\a b", "--prompt-file", r"\\server\share\p.txt"]
     command = shell(words, "nt")
-    assert 'py -3 C:/Users/me/.claude/skills/image2/scripts/image2.py wait batch-3f2b8c1a:0 --out "C:/R&D/a b" ' \
+    assert 'py -3 C:/Tools/skills/image2/scripts/image2.py wait batch-3f2b8c1a:0 --out "C:/R&D/a b" ' \
         "--prompt-file //server/share/p.txt" == command
     assert [word.replace("\\", "/") for word in words] == through_bash(words)
 
