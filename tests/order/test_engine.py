@@ -14,9 +14,9 @@ from image2_cli.clock import Clock, Ended, Interrupted
 from image2_cli.errors import Image2Error
 from image2_cli.order.engine import Engine, Plan, counts_of
 from image2_cli.order.fields import build
-from image2_cli.order.order import FOLLOW, REPORT, SEND, Order, Tools, next_step, wished
+from image2_cli.order.order import FOLLOW, REPORT, SEND, Order, Tools, next_step
 from image2_cli.order.output import Output
-from image2_cli.order.record import CHARGED, DISAPPOINTED, SENDING, UNKNOWN, Record
+from image2_cli.order.record import CHARGED, FAILED_OR_PARTIAL, SENDING, UNKNOWN, Record, new_record
 from image2_cli.order.store import Store
 from image2_cli.service.task import ImageResult, Task
 from running import SCRIPT
@@ -24,14 +24,15 @@ from running import SCRIPT
 ROUND_TRIP_S = 0.2
 LAW = {"not_sent": SEND, "sending": REPORT, "unknown": REPORT, "accepted": FOLLOW, "linked": FOLLOW, "saved": FOLLOW,
        "partial": FOLLOW, "failed": REPORT}
-AGAIN = {"generate --new": tuple(CHARGED), "batch --new": (*DISAPPOINTED, SENDING, UNKNOWN), "--retry-failed": DISAPPOINTED}
+REORDER = {"generate --new": tuple(CHARGED), "batch --new": (*FAILED_OR_PARTIAL, SENDING, UNKNOWN),
+           "--retry-failed": FAILED_OR_PARTIAL}
 
 
 @pytest.mark.parametrize("state", CHARGED)
 def test_what_the_same_command_does_depends_on_the_state_alone(state):
     assert {LAW[state]} == {next_step(Record("i", "f", "s", state, sent_s=sent_s)) for sent_s in (0.0, 9e9)}
-    for again in AGAIN.values():
-        assert (SEND if state in again else LAW[state]) == next_step(Record("i", "f", "s", state), again)
+    for reorder in REORDER.values():
+        assert (SEND if state in reorder else LAW[state]) == next_step(Record("i", "f", "s", state), reorder)
 
 
 class VirtualClock(Clock):
@@ -104,10 +105,10 @@ def engine_of(tmp_path):
         for number in range(len(lengths)):
             request, _mistakes = build({"prompt": f"picture {number}"})
             kind = Order if number else first
-            orders.append(kind(store, output, wished(f"{number:032x}", "s"), request, f"p{number}", number))
+            orders.append(kind(store, output, new_record(f"{number:032x}", "s"), request, f"p{number}", number))
         tools = Tools(api, clock, Nobody(), "https://image2.test")
         engine = Engine(orders, lambda: tools, Plan(deadline, downloads=False))
-        engine.take()
+        engine.decide()
         return engine, api, clock
     return made
 
@@ -143,9 +144,9 @@ def test_nothing_is_sent_after_the_deadline_and_every_order_says_where_it_stands
 HOLDER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from image2_cli.order.order import wished
+from image2_cli.order.record import new_record
 from image2_cli.order.store import Store
-store, record = Store(sys.argv[2]), wished(sys.argv[3], "s")
+store, record = Store(sys.argv[2]), new_record(sys.argv[3], "s")
 assert store.lock(record.fingerprint)
 print("locked", flush=True)
 sys.stdin.readline()
@@ -164,11 +165,11 @@ def test_an_order_that_another_run_sends_meanwhile_is_not_sent_again(engine_of, 
     assert "locked\n" == other.stdout.readline()
 
     class Slow(Order):
-        def take(self, again, index=None):
+        def decide(self, reorder, index=None):
             other.stdin.write("\n")
             other.stdin.flush()
             assert "sent\n" == other.stdout.readline()
-            return super().take(again, index)
+            return super().decide(reorder, index)
 
     engine, api, clock = engine_of([1.0, 1.0], first=Slow)
     engine.run()

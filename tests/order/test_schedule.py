@@ -37,8 +37,8 @@ def followed(*answers, seconds=100.0, resumed=False, age=0.0, interval=None, wan
         answer = queue.pop(0) if len(queue) > 1 else queue[0]
         ended = None
         if isinstance(answer, Image2Error):
-            ended = watch.missed(answer, now)
-        elif watch.saw(answer, now):
+            ended = watch.look_failed(answer, now)
+        elif watch.look_succeeded(answer, now):
             ended = answer
         if ended is not None or now >= seconds:
             return ended, times, watch
@@ -79,8 +79,8 @@ def test_a_task_is_looked_at_when_it_may_be_over_and_no_more(options, answers, t
 ])
 def test_a_step_follows_progress_that_moved(before, progress, age, step):
     watch = Watch(1000.0 - age, 1000.0, True, 1, None)
-    watch.saw(running(before), 1000.0 - age / 2)
-    assert watch.saw(running(progress), 1000.0) is False
+    watch.look_succeeded(running(before), 1000.0 - age / 2)
+    assert watch.look_succeeded(running(progress), 1000.0) is False
     assert step == pytest.approx(watch.due - 1000.0, abs=1e-3)
 
 
@@ -113,7 +113,7 @@ def test_only_what_lasts_or_what_no_look_can_mend_ends_the_waiting(answers, opti
 def test_a_retry_after_of_a_look_is_obeyed_up_to_a_minute():
     watch = Watch(0.0, 0.0, True, 1, None)
     for asked, due in ((20.0, 20.0), (3600.0, 60.0), (None, 1.0)):
-        watch.missed(error("rate_limited", retry_after_s=asked), 0.0)
+        watch.look_failed(error("rate_limited", retry_after_s=asked), 0.0)
         assert due == watch.due
 
 
@@ -132,7 +132,7 @@ def simulated(progress, interval=None):
             now = max(now, watch.due) + ROUND_TRIP_S
             looks += 1
             seen = now - ROUND_TRIP_S / 2
-            if watch.saw(DONE if seen >= length else running(progress(seen / length)), now):
+            if watch.look_succeeded(DONE if seen >= length else running(progress(seen / length)), now):
                 break
         percents.append(100 * (now - length) / length)
     return looks / TASKS, statistics.mean(percents)

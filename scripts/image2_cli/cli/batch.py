@@ -17,8 +17,9 @@ from ..machine import settings
 from ..machine.inputs import is_read_once
 from ..order.engine import Engine, Plan
 from ..order.fields import words
-from ..order.order import Order, wished
+from ..order.order import Order
 from ..order.output import Output, mistake, paths_to_be
+from ..order.record import new_record
 from ..order.store import Store
 from .arguments import TIMEOUT_S
 from .run import End, Run
@@ -37,10 +38,10 @@ def run_lines(run: Run, found: BatchFile, output: Output, text: str, defaults: M
     file = run.options.file
     if is_read_once(file):
         file = _kept(text, stores[output.folder])
-    orders = [Order(stores[line.output.folder], line.output, wished(line.fingerprint, run.service), line.request, line.stem,
-                    line.number) for line in found.lines]
+    orders = [Order(stores[line.output.folder], line.output, new_record(line.fingerprint, run.service), line.request,
+                    line.stem, line.number) for line in found.lines]
     engine = Engine(orders, lambda: run.tools(is_many=True), plan)
-    run.take(engine, limit)
+    run.decide(engine, limit)
     run.summary = Summary(engine, output.folder, _again(run, found, file, defaults), lambda folder: run.command(
         "wait", out=folder), lambda: run.is_sandbox, False, found.warnings)
     engine.run()

@@ -69,22 +69,22 @@ def _order(run: Run, request: ImageRequest, output: Output) -> End:
     if not run.options.sandbox and not os.path.lexists(os.path.join(output.folder, ".image2")):
         run.read_settings()  # nothing was ordered here: without a key there is nothing to do, and nothing to load for it
     from ..order.engine import Engine
-    from ..order.order import Order, wished
+    from ..order.order import Order
     from ..order.output import slug
-    from ..order.record import CHARGED
-    from ..order.saving import standing
+    from ..order.record import CHARGED, new_record
+    from ..order.saving import path_on_disk
 
     options = run.options
     plan = run.plan(asynchronous=not options.sync, waits=not options.no_wait, downloads=not options.no_download,
-                    again=CHARGED if options.new else ())
-    record = wished(request.fingerprint(run.service, output.stem or ""), run.service)
+                    reorder=CHARGED if options.new else ())
+    record = new_record(request.fingerprint(run.service, output.stem or ""), run.service)
     run.order = order = Order(run.store(output.folder), output, record, request, slug(request.prompt))
     run.same_command = _same_generate(run, request)
     engine = Engine([order], run.tools, plan)
-    run.take(engine, None)
+    run.decide(engine, None)
     engine.run()
-    is_open = order.error is None and not any(standing(image, output.folder) for image in order.record.images)
-    if options.no_wait and is_open and not order.is_repeated:
+    is_open = order.error is None and not any(path_on_disk(image, output.folder) for image in order.record.images)
+    if options.no_wait and is_open and not order.is_reported:
         return run.end(status=order.task.status or "submitted", goes_on=True)
     return run.end()
 
@@ -92,8 +92,9 @@ def _order(run: Run, request: ImageRequest, output: Output) -> End:
 def wait(run: Run) -> End:
     """Go on with tasks that exist; never orders."""
     from ..order.engine import Engine
-    from ..order.order import Order, named
+    from ..order.order import Order
     from ..order.output import make, resolve
+    from ..order.record import record_of_task
     from ..order.store import Store
     from ..service.task import is_task_id
 
@@ -105,7 +106,7 @@ def wait(run: Run) -> End:
     store = Store(output.folder)
     if not ids:
         output = output._replace(stem=None, suffix=None)  # each unfinished order keeps its own name
-    found = [store.of_task(one, run.service) or named(one, run.service) for one in ids]
+    found = [store.of_task(one, run.service) or record_of_task(one, run.service) for one in ids]
     orders = [Order(store, output, record) for record in (found if ids else store.unfinished(run.service))]
     if not orders:
         return build("nothing_unfinished", sandbox=run.options.sandbox or None), OK
@@ -116,7 +117,7 @@ def wait(run: Run) -> End:
 
         run.summary = Summary(engine, output.folder, run.command("wait", *ids), lambda folder: run.command(
             "wait", out=folder), lambda: run.is_sandbox, True, [])
-    engine.take()
+    engine.decide()
     engine.run()
     return run.summary.end(None) if run.summary else run.end()
 
@@ -128,9 +129,9 @@ def status(run: Run) -> End:
 
         run.refuse_mistakes()
         return list_orders(run)
-    from ..order.order import Order, named
+    from ..order.order import Order
     from ..order.output import resolve
-    from ..order.record import FAILED, UNKNOWN, end_of
+    from ..order.record import FAILED, UNKNOWN, end_of, record_of_task
     from ..order.store import Store
     from ..service.task import is_task_id
 
@@ -141,8 +142,8 @@ def status(run: Run) -> End:
     run.refuse_mistakes()
     output = resolve(run.options.out)
     store = Store(output.folder)
-    run.order = order = Order(store, output, store.of_task(task_id, run.service) or named(task_id, run.service))
-    order.resumed = False
+    run.order = order = Order(store, output, store.of_task(task_id, run.service) or record_of_task(task_id, run.service))
+    order.is_resumed = False
     try:
         order.task = task = run.api().look(task_id, min(30.0, seconds))
     except Image2Error as error:
@@ -178,7 +179,7 @@ def batch(run: Run) -> End:
     from ..batch.file import read
     from ..machine.inputs import InputProblem, is_read_once, read_text
     from ..order.output import resolve
-    from ..order.record import DISAPPOINTED, SENDING, UNKNOWN
+    from ..order.record import FAILED_OR_PARTIAL, SENDING, UNKNOWN
 
     options = run.options
     if options.directory:
@@ -204,8 +205,8 @@ def batch(run: Run) -> End:
     run.refuse_key_in(text, [(line.request.described(), line.output.named) for line in found.lines])
     if options.dry_run:
         return dry_run(run, found, limit)
-    again = (*DISAPPOINTED, SENDING, UNKNOWN) if options.new else DISAPPOINTED if options.retry_failed else ()
-    plan = run.plan(concurrency=concurrency, again=again)
+    reorder = FAILED_OR_PARTIAL if options.retry_failed or options.new else ()
+    plan = run.plan(concurrency=concurrency, reorder=(*reorder, SENDING, UNKNOWN) if options.new else reorder)
     return run_lines(run, found, output, text, defaults, limit, plan)
 
 

@@ -16,7 +16,7 @@ from ..errors import OK, Image2Error
 from ..machine import settings
 from ..order.output import mistake, resolve
 from ..order.record import ACCEPTED, SENDING, UNKNOWN, Record, moment
-from ..order.saving import is_kept
+from ..order.saving import is_unchanged
 from ..order.store import Store
 from ..text import clean
 from .run import End, Run
@@ -136,7 +136,7 @@ def _folders(run: Run) -> list[str]:
 
 def _listed(record: Record, folder: str) -> dict[str, Any]:
     """One order as an answer lists it."""
-    there = [os.path.join(folder, image.file) for image in record.images if image.file and is_kept(image, folder)]
+    there = [os.path.join(folder, image.file) for image in record.images if image.file and is_unchanged(image, folder)]
     gone = sum(bool(image.file) for image in record.images) - len(there)
     extra = {"files_gone": gone, "server_message": record.server_message}
     return {"prompt": clean(record.prompt, MAX_PROMPT), "state": WORDS.get(record.state, record.state),

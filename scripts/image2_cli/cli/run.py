@@ -95,11 +95,11 @@ class Run:
                               "sent; remove what is in the way, or choose another --out.")
         return store
 
-    def take(self, engine: Engine, limit: Optional[int]) -> None:
+    def decide(self, engine: Engine, limit: Optional[int]) -> None:
         """Decide what each order needs, then guard what would be ordered anew; what is paid for is never in the way."""
         from ..order.output import room_mistake
 
-        engine.take()
+        engine.decide()
         wanted: dict[str, int] = {}
         for order in engine.to_send:
             wanted[order.output.folder] = wanted.get(order.output.folder, 0) + order.wanted

@@ -20,6 +20,7 @@ from .record import UNKNOWN, end_of
 from .schedule import Pace, Watch
 from .store import Index
 
+DECIDE, LOOK, SAVE = "decide", "look", "save"  # steps besides SEND and FOLLOW
 TICK_S = 1.0  # how often a person sees that time passes
 LOOK_S, LEAST_LOOK_S = 30.0, 2.0  # an answer may take so long; near the deadline no less than this
 SAVING_S = 3.0  # what saving may take past the deadline: a finished task should not end unsaved
@@ -38,7 +39,7 @@ class Plan:
     asynchronous: bool = True
     waits: bool = True  # else submit only
     downloads: bool = True  # else links only
-    again: Collection[str] = ()  # the states in which an order is ordered again: see `order.next_step`
+    reorder: Collection[str] = ()  # the states in which an order is ordered again: see `order.next_step`
 
 
 @dataclass(order=True)
@@ -71,19 +72,19 @@ class Engine:
         """What the orders work with, made when there is something to do: what is done needs no key. Raises `Image2Error`."""
         return self._make_tools()
 
-    def take(self) -> None:
+    def decide(self) -> None:
         """Decide what is to be done for each order. Sends nothing."""
         # The locks come first: what another run orders before it ends must be among the names that are read then.
         # An order whose lock is won later is looked up anew: it may have been sent meanwhile.
         locked = {order for order in self.orders if order.lock()}
         indexes = {store: store.index() for store in {order.store for order in locked}} if len(self.orders) > 1 else {}
         for order in self.orders:
-            self._take(order, 0.0, indexes.get(order.store) if order in locked else None)
+            self._decide(order, 0.0, indexes.get(order.store) if order in locked else None)
 
     @property
     def to_send(self) -> list[Order]:
         """The orders that will be paid for."""
-        return [step.order for step in self._steps if step.name in (SEND, "take")]
+        return [step.order for step in self._steps if step.name in (SEND, DECIDE)]
 
     @property
     def _is_idle(self) -> bool:
@@ -100,14 +101,14 @@ class Engine:
         while clock.stopped_by is None:
             now = clock.now()
             if ended:
-                self._end(ended, now)
+                self._finish(ended, now)
                 ended = None
             self._start_steps(now)
             if self._is_idle or (not self._running and now >= self.plan.deadline):
                 break
             ended = clock.receive(self._inbox, self._seconds_to_next(now))
             tools.progress.tick(lambda: counts_of(self.orders))
-        self._put_down(ended)
+        self._wind_down(ended)
 
     # --- choosing the next step
 
@@ -132,8 +133,8 @@ class Engine:
         if step.name == SEND:
             is_first = len(self.orders) == 1 and step.order.error is None
             return self.pace.gives_up or self.fatal is not None or (now >= self._last_send and not is_first)
-        self._late_looks += step.name == "look" and is_late
-        return step.name == "look" and self._late_looks > self.plan.concurrency
+        self._late_looks += step.name == LOOK and is_late
+        return step.name == LOOK and self._late_looks > self.plan.concurrency
 
     def _seconds_to_next(self, now: float) -> float:
         if not self._steps or len(self._running) >= self.plan.concurrency:
@@ -141,19 +142,19 @@ class Engine:
         return max(0.0, min(TICK_S, self._steps[0].due - now))
 
     def _start(self, step: Step, now: float) -> None:
-        if step.name == "take":
-            self._take(step.order, now)
+        if step.name == DECIDE:
+            self._decide(step.order, now)
         elif step.name == FOLLOW:
             self._follow(step.order)
         else:
             self.pace.sending += step.name == SEND
-            work = {SEND: self._send, "look": self._look, "save": self._save}[step.name]
+            work = {SEND: self._send, LOOK: self._look, SAVE: self._save}[step.name]
             self._running[step.number] = (step, now)
             self.tools.clock.start(lambda: work(step), step.number, self._inbox)
 
     def _add(self, name: str, order: Order, due: float, watch: Optional[Watch] = None) -> None:
         self._count += 1
-        if name != "save" and due > self.plan.deadline:  # the last look is at the deadline itself
+        if name != SAVE and due > self.plan.deadline:  # the last look is at the deadline itself
             due = self.plan.deadline
         heapq.heappush(self._steps, Step(due, self._count, name, order, watch))
 
@@ -172,11 +173,11 @@ class Engine:
         try:
             task = tools.api.look(step.order.record.task_id or "", min(LOOK_S, max(LEAST_LOOK_S, left)))
         except Image2Error as error:
-            final = watch.missed(error, tools.clock.now())
+            final = watch.look_failed(error, tools.clock.now())
             if final:
                 raise final from None
             return False
-        return watch.saw(task, tools.clock.now())
+        return watch.look_succeeded(task, tools.clock.now())
 
     def _save(self, step: Step) -> None:
         tools, order = self.tools, step.order
@@ -184,12 +185,12 @@ class Engine:
         if order.error is None and self.plan.downloads:
             order.save(tools, max(self.plan.deadline, tools.clock.now() + SAVING_S))
         elif order.error is None:
-            order.leave()
+            order.keep_links()
         order.forget_data()
 
     # --- what comes of them
 
-    def _end(self, ended: Ended, now: float) -> None:
+    def _finish(self, ended: Ended, now: float) -> None:
         step, began = self._running.pop(ended.number)
         self.pace.sending -= step.name == SEND
         error = ended.error
@@ -198,13 +199,13 @@ class Engine:
         if error is not None and not isinstance(error, Image2Error):
             error = self._bug(error)
         if step.name == SEND:
-            self._sent(step.order, began, now, error)
-        elif step.name == "look":
-            self._looked(step, now, ended.result, error)
+            self._after_send(step.order, began, now, error)
+        elif step.name == LOOK:
+            self._after_look(step, now, ended.result, error)
         else:
             self._settle(step.order, error or step.order.error)
 
-    def _sent(self, order: Order, began: float, now: float, error: Optional[Image2Error]) -> None:
+    def _after_send(self, order: Order, began: float, now: float, error: Optional[Image2Error]) -> None:
         if error is None:
             self.pace.accepted()
             self._follow(order)
@@ -221,24 +222,24 @@ class Engine:
 
     def _follow(self, order: Order) -> None:
         if not self.plan.waits and order.request is not None and order.record.task_id:
-            self.pace.running -= not order.resumed
+            self.pace.running -= not order.is_resumed
             order.error, order.is_over = None, True
             return
         watch = order.watch(self.tools)
-        if order.resumed and watch:
+        if order.is_resumed and watch:
             self.pace.running += 1
         order.error = None
         # pictures that came with the answer wait in memory, so they are saved before more is ordered
-        self._add("look" if watch else "save", order, watch.due if watch else -1.0, watch)
-        if watch is None and not order.resumed:
+        self._add(LOOK if watch else SAVE, order, watch.due if watch else -1.0, watch)
+        if watch is None and not order.is_resumed:
             self.pace.over()
 
-    def _looked(self, step: Step, now: float, is_over: bool, error: Optional[Image2Error]) -> None:
+    def _after_look(self, step: Step, now: float, is_over: bool, error: Optional[Image2Error]) -> None:
         order, watch = step.order, step.watch
         if watch:
             order.task = watch.task or order.task
             self.tools.progress.looked(watch)
-        if error is not None and order.remember():  # its task is forgotten, but the links it gave may still be good
+        if error is not None and order.recall_links():  # its task is forgotten, but the links it gave may still be good
             error, is_over = None, True
         if error is not None:
             self.pace.over()
@@ -249,9 +250,9 @@ class Engine:
             self._settle(order, error)
         elif is_over or watch is None:
             self.pace.over()
-            self._add("save", order, -1.0, watch)
+            self._add(SAVE, order, -1.0, watch)
         elif now < self.plan.deadline:
-            self._add("look", order, watch.due, watch)
+            self._add(LOOK, order, watch.due, watch)
         else:
             self._settle(order, still_running(watch))
 
@@ -260,15 +261,15 @@ class Engine:
         if error is not None and is_fatal(error):
             self.fatal = error
 
-    def _take(self, order: Order, now: float, index: Optional[Index] = None) -> None:
-        step = order.take(self.plan.again, index)
+    def _decide(self, order: Order, now: float, index: Optional[Index] = None) -> None:
+        step = order.decide(self.plan.reorder, index)
         if step in (SEND, FOLLOW):
             self._add(step, order, now)
         elif step is None:
             order.error = Image2Error("still_running", "Another run is sending this order. Run `next` to go on with it; it "
                                       "is not ordered twice.", charged="maybe")
             if now < self.plan.deadline:
-                self._add("take", order, now + ELSEWHERE_S)
+                self._add(DECIDE, order, now + ELSEWHERE_S)
 
     def _bug(self, error: BaseException) -> Image2Error:
         if self.tools.log:
@@ -277,13 +278,13 @@ class Engine:
             self.tools.log("".join(traceback.format_exception(type(error), error, error.__traceback__)))
         return Image2Error("internal", f"A bug in this tool ({type(error).__name__}). Please report it.")
 
-    def _put_down(self, ended: Optional[Ended]) -> None:
+    def _wind_down(self, ended: Optional[Ended]) -> None:
         """The time is up, or a signal came: wait for what runs, and say why each order is not at its end."""
         clock = self.tools.clock
         end = clock.now() + STOPPING_S
         while ended or (self._running and clock.now() < end):
             if ended:
-                self._end(ended, clock.now())
+                self._finish(ended, clock.now())
             ended = clock.receive(self._inbox, SLICE_S)
         clock.check()
         self.close()

@@ -7,9 +7,7 @@ what it knows at any moment stands in the `Order`, so that a run that is interru
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import uuid
 from dataclasses import dataclass
 from typing import Any, Callable, Collection, Optional, Protocol
 
@@ -37,7 +35,7 @@ from .record import (
     end_of,
     moment,
 )
-from .saving import Saving, is_kept, links, ordered, standing
+from .saving import Saving, images_of, is_unchanged, links_only, path_on_disk
 from .schedule import Watch, is_whole
 from .store import Index, Store
 
@@ -67,12 +65,12 @@ class Tools:
     interval: Optional[float] = None
 
 
-def next_step(record: Optional[Record], again: Collection[str] = ()) -> str:
+def next_step(record: Optional[Record], reorder: Collection[str] = ()) -> str:
     """The law: what a command does whose last order stands so. It never depends on how long ago that was.
 
-    `again`: the states in which the user wants another order. What may have been accepted is never sent again unasked.
+    `reorder`: the states in which the user wants another order. What may have been accepted is never sent again unasked.
     """
-    if record is None or record.state == NOT_SENT or record.state in again:
+    if record is None or record.state == NOT_SENT or record.state in reorder:
         return SEND
     return REPORT if record.state in (SENDING, UNKNOWN, FAILED) else FOLLOW
 
@@ -81,23 +79,23 @@ class Order:
     """One order. `record` is its file, or what is to become one; `task` what the service last said.
 
     `request` is None where only the task is known; `line` is its place in a batch; `error` how it ended, None where all
-    is well; `is_over`: nothing more will be done for it in this run; `is_repeated`: an earlier run has settled it.
+    is well; `is_over`: nothing more will be done for it in this run; `is_reported`: an earlier run has settled it.
     """
 
     def __init__(self, store: Store, output: Output, record: Record, request: Optional[ImageRequest] = None,
                  stem: str = "", line: Optional[int] = None) -> None:
         self.store, self.output, self.request = store, output, request
-        self._wished = record
-        self._stands_so(record)
+        self._new = record
+        self._adopt(record)
         self.wanted = request.n if request else record.wanted  # images; 0 where only the service knows
         self.line, self._stem = line, stem
         self.warnings: list[str] = []
         self.error: Optional[Image2Error] = None
-        self.is_over = self.is_repeated = False
+        self.is_over = self.is_reported = False
 
-    def _stands_so(self, record: Record) -> None:
+    def _adopt(self, record: Record) -> None:
         self.record, self.task = record, Task(record.task_id, record.status, None, ())
-        self.resumed = record.state not in BEFORE_A_TASK
+        self.is_resumed = record.state not in BEFORE_A_TASK
 
     @property
     def charged(self) -> str:
@@ -113,26 +111,26 @@ class Order:
 
     def lock(self) -> bool:
         """Become the one who may send this order, until the answer is on disk; False while another living process is."""
-        return self.request is None or self.store.lock(self._wished.fingerprint)
+        return self.request is None or self.store.lock(self._new.fingerprint)
 
-    def take(self, again: Collection[str], index: Optional[Index] = None) -> Optional[str]:
+    def decide(self, reorder: Collection[str], index: Optional[Index] = None) -> Optional[str]:
         """What this run does for the order; None while another living process is sending the same one."""
         if self.request is None:
             return self._found(FOLLOW)
         is_ours = self.lock()
-        found = self.store.newest(self._wished.fingerprint, index)
+        found = self.store.newest(self._new.fingerprint, index)
         if not is_ours:
-            self.record = found or self._wished
+            self.record = found or self._new
             return None
-        step = next_step(found, again)
+        step = next_step(found, reorder)
         if step == SEND or found is None:
             if found and found.state == NOT_SENT:  # its place, but a new id: a service may replay its answer to the old one
-                self.record = dataclasses.replace(self._wished, sequence=found.sequence, created_s=found.created_s)
+                self.record = dataclasses.replace(self._new, sequence=found.sequence, created_s=found.created_s)
             elif found:
-                self.record = dataclasses.replace(self._wished, sequence=found.sequence + 1)
+                self.record = dataclasses.replace(self._new, sequence=found.sequence + 1)
             return SEND
         self.store.unlock(found.fingerprint)
-        self._stands_so(found)
+        self._adopt(found)
         return self._found(step)
 
     def _found(self, step: str) -> str:
@@ -140,13 +138,13 @@ class Order:
         asks_again = self.request is None and self.record.state == PARTIAL  # `wait` looks: a late picture may have come
         if step == FOLLOW and (asks_again or not self._is_as_saved()):
             return FOLLOW
-        self.error, self.is_over, self.is_repeated = end_of(self.record), True, True
+        self.error, self.is_over, self.is_reported = end_of(self.record), True, True
         return REPORT
 
     def _is_as_saved(self) -> bool:
         there = [image for image in self.record.images if image.file]
         is_settled = self.record.state in (SAVED, PARTIAL) and bool(there)
-        return is_settled and all(is_kept(image, self.output.folder) for image in there)
+        return is_settled and all(is_unchanged(image, self.output.folder) for image in there)
 
     # --- ordering
 
@@ -181,7 +179,7 @@ class Order:
 
     def _accepted(self, task: Task, accepted_s: float) -> None:
         record, self.task = self.record, task
-        images = ordered(task, record)
+        images = images_of(task, record)
         if any(image.data for image in images):
             try:
                 self.store.stash(record, [image.data for image in images])
@@ -198,16 +196,16 @@ class Order:
         """What to wait for, or None where nothing more will come."""
         record, task = self.record, self.task
         if record.task_id is None:
-            self.task = task if task.images else self._remembered()
+            self.task = task if task.images else self._recalled()
             return None
         outcome = task.outcome(self.wanted)
-        if not self.resumed and (outcome == "failed" or (outcome == "done" and is_whole(task, self.wanted))):
+        if not self.is_resumed and (outcome == "failed" or (outcome == "done" and is_whole(task, self.wanted))):
             return None
         age = max(0.0, tools.clock.wall() - record.accepted_s) if record.accepted_s else AGE_OF_A_STRANGER_S
         now = tools.clock.now()
-        return Watch(now - age, now, self.resumed, self.wanted, tools.interval)
+        return Watch(now - age, now, self.is_resumed, self.wanted, tools.interval)
 
-    def _remembered(self) -> Task:
+    def _recalled(self) -> Task:
         """Resumed without a task id: the links, or the data kept from the answer, are all there is."""
         data = self.store.stashed(self.record)
         images = self.record.images or [SavedImage(index) for index in range(len(data))]
@@ -215,9 +213,9 @@ class Order:
             ImageResult(image.index, image.url, data[image.index] if image.index < len(data) else None,
                         image.revised_prompt) for image in images))
 
-    def remember(self) -> bool:
+    def recall_links(self) -> bool:
         """Fall back on what was known of the pictures before the task was forgotten; False where that is nothing."""
-        task = self._remembered()
+        task = self._recalled()
         if any(image.is_there for image in task.images):
             self.task = task
         return self.task is task
@@ -226,7 +224,7 @@ class Order:
         """The task is over: the error of one that failed, or that shows no picture yet."""
         record, task = self.record, self.task
         record.status = task.status or record.status
-        if any(image.is_there for image in ordered(task, record)):
+        if any(image.is_there for image in images_of(task, record)):
             return None
         if task.outcome(self.wanted) != "failed" and not task.reason:
             return Image2Error("no_images", "The task is completed, but the service shows no image of it yet. Look again "
@@ -262,10 +260,10 @@ class Order:
         finally:
             self.store.unlock(self.record.id)
 
-    def leave(self) -> None:
+    def keep_links(self) -> None:
         """Only links are wanted."""
         self.record = self.store.reload(self.record)
-        self._settle(links(self.task, self.record, self.output.folder), LINKED)
+        self._settle(links_only(self.task, self.record, self.output.folder), LINKED)
 
     def forget_data(self) -> None:
         """Pictures that came inside the answer filled the memory until the end of a batch."""
@@ -306,16 +304,16 @@ class Order:
     def answer(self, next_command: Optional[str], is_sandbox: bool, status: Optional[str] = None) -> Answer:
         """The JSON answer about this order alone."""
         error, record, task, warnings = self.error, self.record, self.task, list(self.warnings)
-        if self.is_repeated and self.request and record.is_settled:
+        if self.is_reported and self.request and record.is_settled:
             warnings.insert(0, f"Ordered {moment(record.sent_s)} by an earlier run; nothing was ordered now. For another "
                             "picture add --new.")
-        is_running = not self.is_repeated and task.outcome(self.wanted) == "running"
-        images = record.images or [SavedImage(image.index, image.url) for image in ordered(task, record)]
+        is_running = not self.is_reported and task.outcome(self.wanted) == "running"
+        images = record.images or [SavedImage(image.index, image.url) for image in images_of(task, record)]
         return build(
             status or task.status or (error.code if error else "completed"), error=error, task_id=record.task_id,
             charged=charged(record, is_sandbox), next_command=next_command,
             images=[self._image(image) for image in images if image.url or image.file or image.error],
-            sandbox=is_sandbox or None, resumed=self.resumed or None,
+            sandbox=is_sandbox or None, resumed=self.is_resumed or None,
             warnings=warnings or None, progress=task.progress if is_running else None)
 
     def _image(self, image: SavedImage) -> dict[str, Any]:
@@ -323,16 +321,5 @@ class Order:
         revised = image.revised_prompt if image.revised_prompt != self.record.prompt else None
         known = {"width": image.width, "height": image.height, "bytes": image.bytes, "url": image.url,
                  "revised_prompt": revised, "error": image.error.as_json() if image.error else None}
-        return {"index": image.index, "path": standing(image, self.output.folder),
+        return {"index": image.index, "path": path_on_disk(image, self.output.folder),
                 **{name: value for name, value in known.items() if value is not None or name == "url"}}
-
-
-def named(task_id: str, service: str) -> Record:
-    """A record for a task that was made elsewhere; it exists, so it was accepted."""
-    fingerprint = hashlib.sha256(f"task {task_id}".encode()).hexdigest()[:32]
-    return Record(str(uuid.uuid4()), fingerprint, service, ACCEPTED, 1, task_id=task_id)
-
-
-def wished(fingerprint: str, service: str) -> Record:
-    """A record for an order that nothing was sent of; it is on disk once that changes."""
-    return Record(str(uuid.uuid4()), fingerprint, service, NOT_SENT, 1)

@@ -24,12 +24,12 @@ AT_ONCE = 4  # downloads
 LOOK_S = 30.0
 
 
-def is_kept(image: SavedImage, folder: str) -> bool:
+def is_unchanged(image: SavedImage, folder: str) -> bool:
     """Does its file stand in the folder as it was saved?"""
     return image.file is not None and is_file_with(os.path.join(folder, image.file), image.sha256 or "")
 
 
-def standing(image: SavedImage, folder: str) -> Optional[str]:
+def path_on_disk(image: SavedImage, folder: str) -> Optional[str]:
     """The path of its file, None where no regular file stands there."""
     path = os.path.join(folder, image.file or "")
     try:
@@ -38,19 +38,19 @@ def standing(image: SavedImage, folder: str) -> Optional[str]:
         return None
 
 
-def links(task: Task, record: Record, folder: str) -> list[SavedImage]:
+def links_only(task: Task, record: Record, folder: str) -> list[SavedImage]:
     """What is known of each image where nothing is to be downloaded."""
-    return [_known(image, record, folder) or _unsaved(image) for image in ordered(task, record)]
+    return [_known(image, record, folder) or _unsaved(image) for image in images_of(task, record)]
 
 
-def ordered(task: Task, record: Record) -> tuple[ImageResult, ...]:
+def images_of(task: Task, record: Record) -> tuple[ImageResult, ...]:
     """The images of the task, never more than were ordered."""
     return task.images[:record.wanted or MAX_IMAGES]
 
 
 def _known(image: ImageResult, record: Record, folder: str) -> Optional[SavedImage]:
     before = record.images[image.index] if image.index < len(record.images) else None
-    return before if before and is_kept(before, folder) else None
+    return before if before and is_unchanged(before, folder) else None
 
 
 def _unsaved(image: ImageResult) -> SavedImage:
@@ -84,7 +84,7 @@ class Saving:
         """Save every picture that does not stand on disk as it was saved; what became of each image."""
         self._before = {image.index: image for image in self.record.images if image.file}
         wanted = []
-        for image in ordered(self.task, self.record):
+        for image in images_of(self.task, self.record):
             known = _known(image, self.record, self.output.folder)
             self.images.append(known or _unsaved(image))
             wanted += [image] if image.is_there and not known else []
@@ -92,7 +92,7 @@ class Saving:
         if extra > 0:
             self.warnings.append(f"The service gave {extra} images more than were ordered; they are left out.")
         first = 1
-        if not any(is_kept(image, self.output.folder) for image in self.images):
+        if not any(is_unchanged(image, self.output.folder) for image in self.images):
             named = self.output._replace(overwrite=self.output.overwrite or self.record.overwrite)
             first = first_number(named, self.stem, len(self.images))
         stale = self._fetch(wanted, first)
@@ -138,7 +138,7 @@ class Saving:
         """A picture that cannot be fetched again, but whose file stands there, edited since: that is what there is."""
         for index, before in self._before.items():
             error = self.images[index].error if index < len(self.images) else None
-            if error and error.code == "not_saved" and standing(before, self.output.folder):
+            if error and error.code == "not_saved" and path_on_disk(before, self.output.folder):
                 self.images[index] = before
                 self.warnings.append(f"{before.file} was changed since it was saved; it is left as it is.")
 
@@ -204,7 +204,7 @@ class Saving:
         except Image2Error:
             return []
         wanted = {image.index for image in stale}
-        fresh = [image for image in ordered(task, self.record) if image.is_there and image.index in wanted]
+        fresh = [image for image in images_of(task, self.record) if image.is_there and image.index in wanted]
         for image in fresh:
             self.images[image.index] = _unsaved(image)
         return fresh

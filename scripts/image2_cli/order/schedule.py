@@ -37,16 +37,16 @@ class Watch:
     ordered, 0 where that is not known.
     """
 
-    def __init__(self, accepted_at: float, now: float, resumed: bool, wanted: int, interval: Optional[float]) -> None:
+    def __init__(self, accepted_at: float, now: float, is_resumed: bool, wanted: int, interval: Optional[float]) -> None:
         self.accepted_at, self.interval, self.wanted = accepted_at, interval, wanted
-        self.due = now if resumed else max(now, accepted_at + (interval or FIRST_LOOK_S))
+        self.due = now if is_resumed else max(now, accepted_at + (interval or FIRST_LOOK_S))
         self.task: Optional[Task] = None  # the last one seen
         self.trouble: Optional[Image2Error] = None  # of the last look, None after a good one
         self._progress: Optional[float] = None
-        self._is_first_word = resumed  # nothing shows yet that the service can be reached from this run
+        self._is_first_word = is_resumed  # nothing shows yet that the service can be reached from this run
         self._said = ("", 0)  # what was said last, and how often in a row
 
-    def saw(self, task: Task, now: float) -> bool:
+    def look_succeeded(self, task: Task, now: float) -> bool:
         """A look succeeded. True when there is nothing left to wait for."""
         self.task, self.trouble, self._is_first_word = task, None, False
         outcome = task.outcome(self.wanted)
@@ -62,7 +62,7 @@ class Watch:
         self.due = now + self._step(task.progress, now)
         return False
 
-    def missed(self, error: Image2Error, now: float) -> Optional[Image2Error]:
+    def look_failed(self, error: Image2Error, now: float) -> Optional[Image2Error]:
         """A look failed. The error that ends the task, None where another look may help."""
         self.trouble = error
         status = error.http_status or 0

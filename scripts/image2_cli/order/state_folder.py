@@ -175,7 +175,7 @@ class Locks:
                 self._descriptor = state.open("locks", os.O_RDWR | os.O_CREAT)
         return self._descriptor
 
-    def take(self, name: str) -> bool:
+    def acquire(self, name: str) -> bool:
         """Take a lock without waiting; False where another process holds it."""
         place = _place_of(name)
         with self._guard:
@@ -194,7 +194,7 @@ class Locks:
             self._held[place] = {name}
             return True
 
-    def give_back(self, name: str) -> None:
+    def release(self, name: str) -> None:
         """Give a lock back; never raises."""
         place = _place_of(name)
         with self._guard, contextlib.suppress(OSError):

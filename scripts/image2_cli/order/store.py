@@ -188,11 +188,11 @@ class Store:
 
     def lock(self, name: str) -> bool:
         """Take a lock without waiting; False where another living process holds it."""
-        return self._locks.take(name)
+        return self._locks.acquire(name)
 
     def unlock(self, name: str) -> None:
         """Give a lock back."""
-        self._locks.give_back(name)
+        self._locks.release(name)
 
     def claim(self, path: str, order_id: str) -> bool:
         """May this order replace what stands at `path`? Not what another order of the same run was just paid for."""
