@@ -72,7 +72,7 @@ class Summary:
     def _next(self, end: Optional[Image2Error]) -> Optional[str]:
         open_in = [order.output.folder for order in self.engine.orders
                    if state_of(order) == "pending" and order.charged == "yes"]
-        if end and end.resumes and (open_in or end.exit_status != AUTH):
+        if self.same_command and end and end.resumes and (open_in or end.exit_status != AUTH):
             return self.same_command
         return self.wait(open_in[0]) if open_in else None  # no more orders, but what was accepted can be had
 

@@ -24,7 +24,7 @@ from ..order.store import Store
 from .arguments import TIMEOUT_S
 from .run import End, Run
 
-FIRST = 3
+FEW = 10  # orders that a dry run shows
 
 
 def run_lines(run: Run, found: BatchFile, output: Output, text: str, defaults: Mapping[str, Any], limit: int,
@@ -51,7 +51,7 @@ def run_lines(run: Run, found: BatchFile, output: Output, text: str, defaults: M
 def dry_run(run: Run, found: BatchFile, limit: int) -> End:
     """What would be sent for the first lines, and how many images there are."""
     first = [{"line": line.number, "files": paths_to_be(line.output, line.stem, line.request.n),
-              "body": line.request.described()} for line in found.lines[:FIRST]]
+              "body": line.request.described()} for line in found.lines[:FEW]]
     counts = {"total": len(found.lines), "images": sum(line.request.n for line in found.lines)}
     warnings = list(found.warnings)
     if counts["images"] > limit:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..answer import build
 from ..errors import OK, Image2Error
 from ..machine import settings
+from ..machine.inputs import InputProblem, argument_text, is_read_once, read_text, something_is_piped
+from ..order.fields import FIELDS, ImageRequest, words
+from ..order.fields import build as build_request
+from ..order.output import Output, make, mistake, paths_to_be, replaced_reference, resolve, slug
 from ..text import shown
 from .arguments import TIMEOUT_S
 from .run import End, Run, cannot_listen
 
 if TYPE_CHECKING:
-    from ..order.fields import ImageRequest
-    from ..order.output import Output
+    from ..order.order import Order
 
 MAX_PROMPT_BYTES, MAX_BATCH_BYTES = 1_000_000, 16_000_000
 MAX_CONCURRENCY = 64
@@ -37,21 +40,16 @@ def go(run: Run) -> End:
 
 def generate(run: Run) -> End:
     """Order, wait, download."""
-    from ..order.fields import build as build_request
-    from ..order.output import resolve
-
     options = run.options
     prompt, wrong = _prompt(run)
     given = _fields(run)
     output = resolve(options.out, options.overwrite)
     if given["image"]:
-        from ..order.output import replaced_reference, slug
         from ..order.reference import References
 
         places = [(output.folder, output.stem or slug(prompt))] if options.overwrite else []
         replaced = replaced_reference(given["image"], places)
         run.mistakes += [replaced] if replaced else []
-
         given["image"], found = References().images(given["image"])
         run.mistakes += [f"--image {text}" for text in found]
     request, found = build_request({**given, "prompt": prompt})
@@ -70,7 +68,6 @@ def _order(run: Run, request: ImageRequest, output: Output) -> End:
         run.read_settings()  # nothing was ordered here: without a key there is nothing to do, and nothing to load for it
     from ..order.engine import Engine
     from ..order.order import Order
-    from ..order.output import slug
     from ..order.record import CHARGED, new_record
     from ..order.saving import path_on_disk
 
@@ -93,29 +90,29 @@ def wait(run: Run) -> End:
     """Go on with tasks that exist; never orders."""
     from ..order.engine import Engine
     from ..order.order import Order
-    from ..order.output import make, resolve
-    from ..order.record import record_of_task
     from ..order.store import Store
     from ..service.task import is_task_id
 
     ids = list(dict.fromkeys(run.options.task_ids))
     run.mistakes += [f"{shown(one)} is no task id" for one in ids if not is_task_id(one)]
-    output = _checked_output(run, resolve(run.options.out, run.options.overwrite))
-    plan = run.plan(downloads=not run.options.no_download)
-    make(output.folder)
-    store = Store(output.folder)
-    if not ids:
-        output = output._replace(stem=None, suffix=None)  # each unfinished order keeps its own name
-    found = [store.of_task(one, run.service) or record_of_task(one, run.service) for one in ids]
-    orders = [Order(store, output, record) for record in (found if ids else store.unfinished(run.service))]
+    output = resolve(run.options.out, run.options.overwrite)
+    if ids:
+        orders = _orders_of(run, ids, output)
+    else:
+        store, folder = Store(output.folder), output._replace(stem=None, suffix=None)  # each order keeps its own name
+        orders = [Order(store, folder, record) for record in store.unfinished(run.service)]
+    for place in dict.fromkeys(order.output for order in orders) or [output]:
+        make(_checked_output(run, place).folder)
     if not orders:
         return build("nothing_unfinished", sandbox=run.options.sandbox or None), OK
+    engine = Engine(orders, lambda: run.tools(len(orders) > 1), run.plan(downloads=not run.options.no_download))
     run.order = orders[0] if len(orders) == 1 else None
-    engine = Engine(orders, lambda: run.tools(len(orders) > 1), plan)
-    if len(orders) > 1:
+    if run.order is None:
         from ..batch.summary import Summary
 
-        run.summary = Summary(engine, output.folder, run.command("wait", *ids), lambda folder: run.command(
+        is_one_place = len({order.output.folder for order in orders}) == 1
+        run.summary = Summary(engine, orders[0].output.folder, run.command(
+            "wait", *ids, out=orders[0].output.folder) if is_one_place else None, lambda folder: run.command(
             "wait", out=folder), lambda: run.is_sandbox, True, [])
     engine.decide()
     engine.run()
@@ -129,10 +126,8 @@ def status(run: Run) -> End:
 
         run.refuse_mistakes()
         return list_orders(run)
-    from ..order.order import Order
-    from ..order.output import resolve
-    from ..order.record import FAILED, UNKNOWN, end_of, record_of_task
-    from ..order.store import Store
+    from ..order.record import FAILED, UNKNOWN, end_of
+    from ..order.saving import path_on_disk
     from ..service.task import is_task_id
 
     task_id = run.options.task_id
@@ -140,9 +135,7 @@ def status(run: Run) -> End:
         run.mistakes.append(f"{shown(task_id)} is no task id")
     seconds = run.seconds("timeout", TIMEOUT_S)
     run.refuse_mistakes()
-    output = resolve(run.options.out)
-    store = Store(output.folder)
-    run.order = order = Order(store, output, store.of_task(task_id, run.service) or record_of_task(task_id, run.service))
+    run.order = order = _orders_of(run, [task_id], resolve(run.options.out))[0]
     order.is_resumed = False
     try:
         order.task = task = run.api().look(task_id, min(30.0, seconds))
@@ -153,7 +146,24 @@ def status(run: Run) -> End:
     if task.outcome(0) == "failed":
         order.record.state, order.record.server_message = FAILED, task.reason or task.status
         order.error = end_of(order.record)
-    return run.end(goes_on=task.outcome(0) == "running")
+    on_disk = {image.index for image in order.record.images if path_on_disk(image, order.output.folder)}
+    can_be_had = any(image.is_there and image.index not in on_disk for image in task.images)
+    return run.end(goes_on=can_be_had or task.outcome(0) == "running")
+
+
+def _orders_of(run: Run, ids: list[str], output: Output) -> list[Order]:
+    """The orders of these tasks, each in the folder where it is recorded; of others nothing but the task is known."""
+    from ..order.order import Order
+    from ..order.record import record_of_task
+    from ..order.store import Store
+
+    stores = {folder: Store(folder) for folder in run.folders()}
+    orders = []
+    for task_id in ids:
+        found = ((store, store.of_task(task_id, run.service)) for store in stores.values())
+        store, record = next((each for each in found if each[1]), (stores[output.folder], None))
+        orders.append(Order(store, output._replace(folder=store.folder), record or record_of_task(task_id, run.service)))
+    return orders
 
 
 def check(run: Run) -> End:
@@ -177,8 +187,6 @@ def gallery(run: Run) -> End:
 def batch(run: Run) -> End:
     """Many orders."""
     from ..batch.file import read
-    from ..machine.inputs import InputProblem, is_read_once, read_text
-    from ..order.output import resolve
     from ..order.record import FAILED_OR_PARTIAL, SENDING, UNKNOWN
 
     options = run.options
@@ -242,8 +250,6 @@ def sandbox(run: Run) -> End:
 
 def _fields(run: Run) -> dict[str, Any]:
     """What the command gives of the fields of an order, but its prompt; paths are right in any folder."""
-    from ..order.fields import FIELDS
-
     given = {field.name: getattr(run.options, field.name) for field in FIELDS if field.name != "prompt"}
     if given["image"]:
         given["image"] = [one if "://" in one or one.startswith("data:") else os.path.abspath(os.path.expanduser(one))
@@ -257,8 +263,6 @@ def _prompt(run: Run) -> tuple[str, Optional[str]]:
     given = next((text for text in (options.prompt_word, options.prompt, options.prompt_file) if text is not None), None)
     if given and given != "-" and options.prompt_file is None and given.isascii():
         return given, None
-    from ..machine.inputs import InputProblem, argument_text, is_read_once, read_text, something_is_piped
-
     if given is None:
         return "", "there is no prompt; to read it from stdin, add --prompt-file -" if something_is_piped() else None
     if given != "-" and options.prompt_file is None:
@@ -273,8 +277,6 @@ def _prompt(run: Run) -> tuple[str, Optional[str]]:
 
 def _checked_output(run: Run, output: Output) -> Output:
     """The output place; raises what is wrong with all of the command."""
-    from ..order.output import mistake
-
     run.seconds("poll_interval")
     run.seconds("timeout")
     others = len(run.mistakes)
@@ -286,8 +288,6 @@ def _checked_output(run: Run, output: Output) -> Output:
 
 def _same_generate(run: Run, request: ImageRequest) -> str:
     """The command again, for an answer that can only be had by repeating it; it never pays twice."""
-    from ..order.fields import words
-
     options = run.options
     given = {**_fields(run), "prompt": request.prompt}
     flags = [flag for name, flag in (("sync", "--sync"), ("no_download", "--no-download"), ("overwrite", "--overwrite"))
@@ -303,8 +303,6 @@ def _whole(run: Run, text: str, flag: str, most: int) -> int:
 
 
 def _dry_run(run: Run, request: ImageRequest, output: Output) -> End:
-    from ..order.output import paths_to_be, slug
-
     body = request.payload(not run.options.sync)
     if request.images:
         body["image"] = request.described()["image"]

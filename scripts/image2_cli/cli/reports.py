@@ -24,7 +24,6 @@ from .run import End, Run
 NO_SUCH_TASK = "image2-check-no-such-task"
 MOST = 10
 MAX_PROMPT = 80  # characters
-MAX_FOLDERS = 200
 WORDS = {"not_sent": "not_ordered", "sending": "unknown", "linked": "completed", "saved": "completed"}
 
 
@@ -102,7 +101,7 @@ class Check:
 
 def list_orders(run: Run) -> End:
     """The orders of the output folder, or of this folder, `image2-output` and the folders just below."""
-    stores = [Store(folder) for folder in _folders(run)]
+    stores = [Store(folder) for folder in run.folders()]
     counts: dict[str, int] = {}
     found: list[tuple[Record, str]] = []
     for store in stores:
@@ -122,16 +121,6 @@ def list_orders(run: Run) -> End:
     return build("listed" if orders else "nothing_ordered", next_command=command, counts={
         "total": sum(counts.values()), **counts}, orders=orders,
         charged="yes" if any(service != "sandbox" for service, _folder in unfinished) else "no"), OK
-
-
-def _folders(run: Run) -> list[str]:
-    if run.options.out:
-        return [resolve(run.options.out).folder]
-    here = os.getcwd()
-    folders = [here, resolve(None).folder]
-    with os.scandir(here) as entries:
-        below = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
-    return list(dict.fromkeys([*folders, *below[:MAX_FOLDERS]]))
 
 
 def _listed(record: Record, folder: str) -> dict[str, Any]:

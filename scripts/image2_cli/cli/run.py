@@ -7,6 +7,7 @@ first used: `--help`, a usage error and a missing key answer in about the time o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -17,6 +18,7 @@ from ..answer import Answer, of_error
 from ..clock import Clock
 from ..errors import OK, Image2Error
 from ..machine import settings
+from ..order.output import make, resolve, room_mistake
 from ..text import shell, shown
 from .arguments import TIMEOUT_S, seconds
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from ..service.api import Api
     from .progress import Progress
 
+MAX_FOLDERS = 200  # in which `status` and `wait` look for an order
 End = tuple[Answer, int]  # the answer and the exit status
 
 
@@ -82,7 +85,6 @@ class Run:
 
     def store(self, folder: str) -> Store:
         """The records of a folder that orders are about to be written to. Raises `Image2Error`."""
-        from ..order.output import make
         from ..order.store import Store
 
         if os.name == "nt":  # there a successor with the packages is a child, which would wait for the locks of this one
@@ -97,8 +99,6 @@ class Run:
 
     def decide(self, engine: Engine, limit: Optional[int]) -> None:
         """Decide what each order needs, then guard what would be ordered anew; what is paid for is never in the way."""
-        from ..order.output import room_mistake
-
         engine.decide()
         wanted: dict[str, int] = {}
         for order in engine.to_send:
@@ -109,6 +109,16 @@ class Run:
         wrong = list(filter(None, (room_mistake(folder, images) for folder, images in wanted.items())))
         if wrong:
             raise Image2Error("output_not_writable", f"{'; '.join(wrong)}. Nothing was sent.")
+
+    def folders(self) -> list[str]:
+        """Where orders may be recorded: the output folder, or without --out this folder, the usual one, those just below."""
+        output = resolve(self.options.out).folder
+        if self.options.out:
+            return [output]
+        here, below = os.getcwd(), []
+        with contextlib.suppress(OSError), os.scandir(here) as entries:
+            below = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+        return list(dict.fromkeys([here, output, *below[:MAX_FOLDERS]]))
 
     # --- the service
 
@@ -231,7 +241,7 @@ class Run:
         command = error.remedy if error else None
         if goes_on or (error and error.resumes):
             if order.charged == "yes":
-                command = self.command("wait", *([record.task_id] if record.task_id else []))
+                command = self.command("wait", *filter(None, [record.task_id]), out=order.output.named)
             elif error and error.code == "still_running":
                 command = self.same_command
         return order.answer(command, self.is_sandbox, status), error.exit_status if error else OK

@@ -308,11 +308,12 @@ class Order:
             warnings.insert(0, f"Ordered {moment(record.sent_s)} by an earlier run; nothing was ordered now. For another "
                             "picture add --new.")
         is_running = not self.is_reported and task.outcome(self.wanted) == "running"
-        images = record.images or [SavedImage(image.index, image.url) for image in images_of(task, record)]
+        images = {image.index: SavedImage(image.index, image.url) for image in images_of(task, record)}
+        images.update((image.index, image) for image in record.images if image.url or image.file or image.error)
         return build(
             status or task.status or (error.code if error else "completed"), error=error, task_id=record.task_id,
             charged=charged(record, is_sandbox), next_command=next_command,
-            images=[self._image(image) for image in images if image.url or image.file or image.error],
+            images=[self._image(image) for image in images.values() if image.url or image.file or image.error],
             sandbox=is_sandbox or None, resumed=self.is_resumed or None,
             warnings=warnings or None, progress=task.progress if is_running else None)
 
