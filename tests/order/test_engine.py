@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import uuid
 
 import pytest
 from image2_cli.clock import Clock, Ended, Interrupted
@@ -16,7 +17,7 @@ from image2_cli.order.engine import Engine, Plan, counts_of
 from image2_cli.order.fields import build
 from image2_cli.order.order import FOLLOW, REPORT, SEND, Order, Tools, next_step
 from image2_cli.order.output import Output
-from image2_cli.order.record import CHARGED, FAILED_OR_PARTIAL, SENDING, UNKNOWN, Record, new_record
+from image2_cli.order.record import CHARGED, FAILED_OR_PARTIAL, SENDING, UNKNOWN, Record
 from image2_cli.order.store import Store
 from image2_cli.service.task import ImageResult, Task
 from running import SCRIPT
@@ -105,7 +106,8 @@ def engine_of(tmp_path):
         for number in range(len(lengths)):
             request, _mistakes = build({"prompt": f"picture {number}"})
             kind = Order if number else first
-            orders.append(kind(store, output, new_record(f"{number:032x}", "s"), request, f"p{number}", number))
+            record = Record(str(uuid.uuid4()), f"{number:032x}", "s", sequence=1, request=request.described())
+            orders.append(kind(store, output, record, request))
         tools = Tools(api, clock, Nobody(), "https://image2.test")
         engine = Engine(orders, lambda: tools, Plan(deadline, downloads=False))
         engine.decide()
@@ -143,10 +145,11 @@ def test_nothing_is_sent_after_the_deadline_and_every_order_says_where_it_stands
 
 HOLDER = """
 import sys
+import uuid
 sys.path.insert(0, sys.argv[1])
-from image2_cli.order.record import new_record
+from image2_cli.order.record import Record
 from image2_cli.order.store import Store
-store, record = Store(sys.argv[2]), new_record(sys.argv[3], "s")
+store, record = Store(sys.argv[2]), Record(str(uuid.uuid4()), sys.argv[3], "s", sequence=1)
 assert store.lock(record.fingerprint)
 print("locked", flush=True)
 sys.stdin.readline()

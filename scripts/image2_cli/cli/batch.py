@@ -17,9 +17,8 @@ from ..machine import settings
 from ..machine.inputs import is_read_once
 from ..order.engine import Engine, Plan
 from ..order.fields import words
-from ..order.order import Order
+from ..order.order import new_order
 from ..order.output import Output, mistake, paths_to_be
-from ..order.record import new_record
 from ..order.store import Store
 from .arguments import TIMEOUT_S
 from .run import End, Run
@@ -38,8 +37,8 @@ def run_lines(run: Run, found: BatchFile, output: Output, text: str, defaults: M
     file = run.options.file
     if is_read_once(file):
         file = _kept(text, stores[output.folder])
-    orders = [Order(stores[line.output.folder], line.output, new_record(line.fingerprint, run.service), line.request,
-                    line.stem, line.number) for line in found.lines]
+    orders = [new_order(stores[line.output.folder], line.output, line.request, line.stem, line.fingerprint, run.service,
+                        line.number) for line in found.lines]
     engine = Engine(orders, lambda: run.tools(is_many=True), plan)
     run.decide(engine, limit)
     run.summary = Summary(engine, output.folder, _again(run, found, file, defaults), lambda folder: run.command(

@@ -67,15 +67,16 @@ def _order(run: Run, request: ImageRequest, output: Output) -> End:
     if not run.options.sandbox and not os.path.lexists(os.path.join(output.folder, ".image2")):
         run.read_settings()  # nothing was ordered here: without a key there is nothing to do, and nothing to load for it
     from ..order.engine import Engine
-    from ..order.order import Order
-    from ..order.record import CHARGED, new_record
+    from ..order.order import new_order
+    from ..order.record import CHARGED
     from ..order.saving import path_on_disk
 
     options = run.options
     plan = run.plan(asynchronous=not options.sync, waits=not options.no_wait, downloads=not options.no_download,
                     reorder=CHARGED if options.new else ())
-    record = new_record(request.fingerprint(run.service, output.stem or ""), run.service)
-    run.order = order = Order(run.store(output.folder), output, record, request, slug(request.prompt))
+    fingerprint = request.fingerprint(run.service, output.stem or "")
+    run.order = order = new_order(run.store(output.folder), output, request, output.stem or slug(request.prompt),
+                                  fingerprint, run.service)
     run.same_command = _same_generate(run, request)
     engine = Engine([order], run.tools, plan)
     run.decide(engine, None)
@@ -153,16 +154,19 @@ def status(run: Run) -> End:
 
 def _orders_of(run: Run, ids: list[str], output: Output) -> list[Order]:
     """The orders of these tasks, each in the folder where it is recorded; of others nothing but the task is known."""
-    from ..order.order import Order
-    from ..order.record import record_of_task
+    from ..order.order import Order, order_of_task
     from ..order.store import Store
 
     stores = {folder: Store(folder) for folder in run.folders()}
     orders = []
     for task_id in ids:
-        found = ((store, store.of_task(task_id, run.service)) for store in stores.values())
-        store, record = next((each for each in found if each[1]), (stores[output.folder], None))
-        orders.append(Order(store, output._replace(folder=store.folder), record or record_of_task(task_id, run.service)))
+        order = order_of_task(stores[output.folder], output, task_id, run.service)
+        for store in stores.values():
+            record = store.of_task(task_id, run.service)
+            if record:
+                order = Order(store, output._replace(folder=store.folder), record)
+                break
+        orders.append(order)
     return orders
 
 

@@ -102,7 +102,7 @@ class Run:
         engine.decide()
         wanted: dict[str, int] = {}
         for order in engine.to_send:
-            wanted[order.output.folder] = wanted.get(order.output.folder, 0) + order.wanted
+            wanted[order.output.folder] = wanted.get(order.output.folder, 0) + order.record.wanted
         if limit is not None and sum(wanted.values()) > limit:
             raise Image2Error("too_many_images", f"This batch would order {sum(wanted.values())} images, more than "
                               f"--max-images {limit}. Nothing was sent. Raise it if the user agrees to the cost.")

@@ -7,7 +7,9 @@ what it knows at any moment stands in the `Order`, so that a run that is interru
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import uuid
 from dataclasses import dataclass
 from typing import Any, Callable, Collection, Optional, Protocol
 
@@ -79,16 +81,15 @@ class Order:
     """One order. `record` is its file, or what is to become one; `task` what the service last said.
 
     `request` is None where only the task is known; `line` is its place in a batch; `error` how it ended, None where all
-    is well; `is_over`: nothing more will be done for it in this run; `is_reported`: an earlier run has settled it.
+    is well; `is_over`: nothing more will be done for it in this run; `is_resumed`: an earlier run ordered it;
+    `is_reported`: an earlier run has settled it, this one only says so.
     """
 
-    def __init__(self, store: Store, output: Output, record: Record, request: Optional[ImageRequest] = None,
-                 stem: str = "", line: Optional[int] = None) -> None:
+    def __init__(self, store: Store, output: Output, record: Record, request: Optional[ImageRequest] = None) -> None:
         self.store, self.output, self.request = store, output, request
+        self.line = record.batch_line if request else None
         self._new = record
         self._adopt(record)
-        self.wanted = request.n if request else record.wanted  # images; 0 where only the service knows
-        self.line, self._stem = line, stem
         self.warnings: list[str] = []
         self.error: Optional[Image2Error] = None
         self.is_over = self.is_reported = False
@@ -105,7 +106,7 @@ class Order:
     @property
     def stem(self) -> str:
         """The file's name without number and suffix."""
-        return self.output.stem or self._stem or self.record.stem or f"image2-{slug(self.record.task_id)}"
+        return self.output.stem or self.record.stem or f"image2-{slug(self.record.task_id)}"
 
     # --- the law
 
@@ -115,31 +116,33 @@ class Order:
 
     def decide(self, reorder: Collection[str], index: Optional[Index] = None) -> Optional[str]:
         """What this run does for the order; None while another living process is sending the same one."""
-        if self.request is None:
-            return self._found(FOLLOW)
-        is_ours = self.lock()
-        found = self.store.newest(self._new.fingerprint, index)
-        if not is_ours:
-            self.record = found or self._new
-            return None
-        step = next_step(found, reorder)
-        if step == SEND or found is None:
-            if found and found.state == NOT_SENT:  # its place, but a new id: a service may replay its answer to the old one
-                self.record = dataclasses.replace(self._new, sequence=found.sequence, created_s=found.created_s)
-            elif found:
-                self.record = dataclasses.replace(self._new, sequence=found.sequence + 1)
-            return SEND
-        self.store.unlock(found.fingerprint)
-        self._adopt(found)
-        return self._found(step)
-
-    def _found(self, step: str) -> str:
-        """What an earlier run settled is said again, unless its files are gone."""
+        step = FOLLOW
+        if self.request:
+            is_ours = self.lock()
+            found = self.store.newest(self._new.fingerprint, index)
+            if not is_ours:
+                self.record = found or self._new
+                return None
+            step = next_step(found, reorder)
+            if step == SEND or found is None:
+                self.record = self._following(found)
+                return SEND
+            self.store.unlock(found.fingerprint)
+            self._adopt(found)
         asks_again = self.request is None and self.record.state == PARTIAL  # `wait` looks: a late picture may have come
         if step == FOLLOW and (asks_again or not self._is_as_saved()):
             return FOLLOW
         self.error, self.is_over, self.is_reported = end_of(self.record), True, True
         return REPORT
+
+    def _following(self, found: Optional[Record]) -> Record:
+        """The record of an order that comes after `found`, the last one of this command."""
+        if found is None:
+            return self._new
+        if found.state != NOT_SENT:
+            return dataclasses.replace(self._new, sequence=found.sequence + 1)
+        # it takes that one's place, but under a new id: a service may replay its answer to the old one
+        return dataclasses.replace(self._new, sequence=found.sequence, created_s=found.created_s)
 
     def _is_as_saved(self) -> bool:
         there = [image for image in self.record.images if image.file]
@@ -154,8 +157,6 @@ class Order:
         Raises what `submit` raises; the record then says whether the order may have been accepted.
         """
         record, wall = self.record, tools.clock.wall()
-        record.request, record.stem, record.batch_line = request.described(), self.stem, self.line
-        record.overwrite, record.suffix = self.output.overwrite, self.output.suffix
         record.state, record.sent_s, record.created_s = SENDING, wall, record.created_s or wall
         try:
             self.store.save(record, sync=True)
@@ -198,12 +199,12 @@ class Order:
         if record.task_id is None:
             self.task = task if task.images else self._recalled()
             return None
-        outcome = task.outcome(self.wanted)
-        if not self.is_resumed and (outcome == "failed" or (outcome == "done" and is_whole(task, self.wanted))):
+        outcome = task.outcome(self.record.wanted)
+        if not self.is_resumed and (outcome == "failed" or (outcome == "done" and is_whole(task, self.record.wanted))):
             return None
         age = max(0.0, tools.clock.wall() - record.accepted_s) if record.accepted_s else AGE_OF_A_STRANGER_S
         now = tools.clock.now()
-        return Watch(now - age, now, self.is_resumed, self.wanted, tools.interval)
+        return Watch(now - age, now, self.is_resumed, self.record.wanted, tools.interval)
 
     def _recalled(self) -> Task:
         """Resumed without a task id: the links, or the data kept from the answer, are all there is."""
@@ -226,7 +227,7 @@ class Order:
         record.status = task.status or record.status
         if any(image.is_there for image in images_of(task, record)):
             return None
-        if task.outcome(self.wanted) != "failed" and not task.reason:
+        if task.outcome(self.record.wanted) != "failed" and not task.reason:
             return Image2Error("no_images", "The task is completed, but the service shows no image of it yet. Look again "
                                "later; it is free.")
         return self.fail(task.reason or record.status)
@@ -275,7 +276,7 @@ class Order:
         if any(image.error and image.error.code == "not_saved" for image in images):
             record.state = ACCEPTED
         else:
-            is_partial = len(images) < self.wanted or any(image.error for image in images)
+            is_partial = len(images) < self.record.wanted or any(image.error for image in images)
             record.state = PARTIAL if is_partial else state
             record.server_message = self.task.reason if is_partial else None
             self.store.drop_stash(record)
@@ -307,7 +308,7 @@ class Order:
         if self.is_reported and self.request and record.is_settled:
             warnings.insert(0, f"Ordered {moment(record.sent_s)} by an earlier run; nothing was ordered now. For another "
                             "picture add --new.")
-        is_running = not self.is_reported and task.outcome(self.wanted) == "running"
+        is_running = not self.is_reported and task.outcome(self.record.wanted) == "running"
         images = {image.index: SavedImage(image.index, image.url) for image in images_of(task, record)}
         images.update((image.index, image) for image in record.images if image.url or image.file or image.error)
         return build(
@@ -324,3 +325,17 @@ class Order:
                  "revised_prompt": revised, "error": image.error.as_json() if image.error else None}
         return {"index": image.index, "path": path_on_disk(image, self.output.folder),
                 **{name: value for name, value in known.items() if value is not None or name == "url"}}
+
+
+def new_order(store: Store, output: Output, request: ImageRequest, stem: str, fingerprint: str, service: str,
+              line: Optional[int] = None) -> Order:
+    """An order of this command; its record is on disk once it is being sent."""
+    record = Record(str(uuid.uuid4()), fingerprint, service, NOT_SENT, 1, request=request.described(), stem=stem,
+                    suffix=output.suffix, overwrite=output.overwrite, batch_line=line)
+    return Order(store, output, record, request)
+
+
+def order_of_task(store: Store, output: Output, task_id: str, service: str) -> Order:
+    """The order of a task that is not recorded; it exists, so it was accepted."""
+    fingerprint = hashlib.sha256(f"task {task_id}".encode()).hexdigest()[:32]
+    return Order(store, output, Record(str(uuid.uuid4()), fingerprint, service, ACCEPTED, 1, task_id=task_id))

@@ -7,12 +7,10 @@ What is torn, foreign or of the wrong kind is None, never an error; texts are cl
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
 import time
-import uuid
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -112,17 +110,6 @@ class Record:
     def as_text(self) -> str:
         """The JSON of its file."""
         return json.dumps({"version": VERSION, **dataclasses.asdict(self)}, ensure_ascii=True, indent=1)
-
-
-def new_record(fingerprint: str, service: str) -> Record:
-    """A record for an order that nothing was sent of; it is on disk once that changes."""
-    return Record(str(uuid.uuid4()), fingerprint, service, NOT_SENT, 1)
-
-
-def record_of_task(task_id: str, service: str) -> Record:
-    """A record for a task that was made elsewhere; it exists, so it was accepted."""
-    fingerprint = hashlib.sha256(f"task {task_id}".encode()).hexdigest()[:32]
-    return Record(str(uuid.uuid4()), fingerprint, service, ACCEPTED, 1, task_id=task_id)
 
 
 def charged(record: Record, is_sandbox: bool = False) -> str:
