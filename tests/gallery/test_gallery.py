@@ -13,16 +13,18 @@ from typing import Any, Callable
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from galleries import ODD_NAMES, put_picture, put_record
+from galleries import CREATED_S, put_picture, put_record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from image2_cli.errors import Image2Error
 from image2_cli.gallery import gallery
-from image2_cli.order.record import ImageError, SavedImage
+from image2_cli.order.record import ImageError, SavedImage, moment
 from platforms import WINDOWS, needs_posix
 
 HOSTILE = ("</script></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'>"
            "<a href=javascript:alert(3)>&lt;{{cards}}{prompt}")
+ODD_NAMES = ["a b.png", "quo'te\".png", "ha#sh.png", "100%41.png", "what?.png", "雪地里的狐狸.png", "new\nline.png",
+             "javascript:alert(1).png", "<b>&amp;.png", "back\\slash.png"]  # as POSIX takes them
 
 
 class Page(html.parser.HTMLParser):
@@ -33,24 +35,22 @@ class Page(html.parser.HTMLParser):
         self.text = Path(path).read_text(encoding="utf-8")
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.words: dict[str, list[str]] = {}
-        self._open: list[tuple[str, str]] = []
+        self._open: list[str] = []  # the classes of the elements around
         self.feed(self.text)
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.elements.append((tag, dict(attrs)))
         if tag not in ("meta", "img", "input"):
-            self._open.append((tag, dict(attrs).get("class", "")))
+            self._open.append(dict(attrs).get("class", ""))
 
     def handle_endtag(self, tag: str) -> None:
-        while self._open and self._open.pop()[0] != tag:
-            pass
+        self._open.pop()
 
     def handle_data(self, text: str) -> None:
-        classes = [name for _, name in self._open if name not in ("", "t")]
-        self.words.setdefault(classes[-1] if classes else "", []).append(text)
+        self.words.setdefault(next((name for name in reversed(self._open) if name not in ("", "t")), ""), []).append(text)
 
     def all(self, tag: str, cls: str = "") -> list[dict[str, str]]:
-        return [found for name, found in self.elements if name == tag and (not cls or cls in found.get("class", "").split())]
+        return [found for name, found in self.elements if name == tag and cls in found.get("class", "")]
 
     @property
     def kinds(self) -> list[str]:
@@ -97,20 +97,30 @@ def test_any_file_name_becomes_a_relative_link_to_that_file(tmp_path: Path) -> N
     assert {("", "", "", "")} == {(url.scheme, url.netloc, url.query, url.fragment) for url in map(urlsplit, urls)}
 
 
-def test_a_picture_says_size_status_task_file_and_cost(tmp_path: Path) -> None:
-    put_picture(tmp_path, "fox.png", task_id="task-77", width=400, height=8, image={"revised_prompt": "a red fox"})
+def test_a_picture_says_size_further_fields_status_task_file_and_cost(tmp_path: Path) -> None:
+    request = {"prompt": "a fox", "size": "400x8", "n": 1, "model": "m", "image": ["https://x/y.png"], "async": True,
+               "quality": "high", "seed": 7, "hd": True, "style": {"deep": []}}
+    put_picture(tmp_path, width=400, height=8, request=request, task_id="task-77", image={"revised_prompt": "a red fox"})
     page = made(tmp_path)
-    facts = " ".join(page.words["facts"])
-    for words in ("400×8", "completed", "task-77", "fox.png", "charged", "a red fox"):
-        assert words in facts
-    assert (["400×8"], ["completed"]) == (page.words["size"], page.words["status"])
-    assert ".r240 { --ratio: 2.40 }" in page.text  # the box has its shape before the picture is loaded
-    put_picture(tmp_path / "b", "fox.png", prompt="a fox", service="sandbox", image={"revised_prompt": "a fox"})
-    facts = " ".join(made(tmp_path / "b").words["facts"])
+    facts = [text for text in page.words["facts"] if text.strip()]
+    assert ["Revised prompt", "a red fox", "Status", "completed", "Size", "400×8",
+            "Further fields", "quality high · seed 7 · hd true · style",
+            "Cost", "charged", "Task", "task-77", "File", "fox.png", "Ordered", moment(CREATED_S)] == facts
+    assert ["400×8 · quality high · seed 7 · hd true · style"] == page.words["size"]
+    assert ["completed"] == page.words["status"]
+
+
+def test_a_picture_of_the_sandbox_cost_nothing_and_a_prompt_that_was_kept_is_told_once(tmp_path: Path) -> None:
+    put_picture(tmp_path, prompt="a fox", service="sandbox", image={"revised_prompt": "a fox"})
+    facts = " ".join(made(tmp_path).words["facts"])
     assert "Revised prompt" not in facts
     assert "not charged  (sandbox)" in facts
-    put_picture(tmp_path, "fox.png", 9, "the later prompt")
-    page = made(tmp_path)  # the file that was replaced is not shown under the older prompt
+
+
+def test_a_file_that_was_replaced_is_not_shown_under_the_older_prompt(tmp_path: Path) -> None:
+    for number, prompt in enumerate(("the older prompt", "the later prompt")):
+        put_picture(tmp_path, "fox.png", number, prompt)
+    page = made(tmp_path)
     assert (["picture", "replaced"], ["the later prompt"]) == (page.kinds, [image["alt"] for image in page.all("img")])
 
 
@@ -131,9 +141,9 @@ def test_an_order_without_pictures_says_its_end_its_reason_and_its_cost(
         tmp_path: Path, fields: dict[str, Any], kind: str, cost: str) -> None:
     put_record(tmp_path, server_message="words", **fields)
     page = made(tmp_path)
-    said = [text for text in page.words["box note"] if text.strip()]
+    said = {text.strip() for text in page.words["facts"]} - {"", "(sandbox)"}
     assert [kind] == page.kinds
-    assert {gallery.KINDS[kind][0], gallery.KINDS[kind][1], "words", cost, "task-0"} == set(said)
+    assert {"Status", *gallery.KINDS[kind], "words", "Cost", cost, "Task", "task-0", "Ordered", moment(CREATED_S)} == said
     assert "image2.vip" not in page.text
 
 
@@ -148,7 +158,7 @@ def test_of_what_is_not_there_an_order_says_each_kind_once(tmp_path: Path) -> No
     page = Page(path)
     assert ["unfinished", "picture", "failed", "damaged", "missing", "replaced"] == page.kinds
     assert {"images": 1, "failed": 1, "missing": 1, "replaced": 1, "damaged": 1, "unfinished": 1} == counts
-    assert "refused 1" in page.words["box note"]
+    assert " refused 1" in page.words["facts"]
 
 
 # --- hostile records
@@ -160,7 +170,8 @@ def test_nothing_in_a_record_is_markup(tmp_path: Path) -> None:
 
     put_picture(tmp_path, "plain.png", 1)
     plain = made(tmp_path)
-    put_picture(tmp_path, "plain.png", 1, HOSTILE, status=HOSTILE, image={"revised_prompt": HOSTILE, "url": HOSTILE})
+    put_picture(tmp_path, "plain.png", 1, status=HOSTILE, image={"revised_prompt": HOSTILE, "url": HOSTILE},
+                request={"prompt": HOSTILE, "size": HOSTILE, HOSTILE: HOSTILE})
     hostile = made(tmp_path)
     assert shape(plain) == shape(hostile)
     assert HOSTILE == "".join(hostile.words["prompt"]).strip()
@@ -238,7 +249,7 @@ def test_only_the_hashed_style_and_script_may_run_and_nothing_is_asked_elsewhere
 
 def test_the_template_is_small_begins_as_ours_and_knows_the_chinese_of_every_label() -> None:
     template = Path(gallery.TEMPLATE).read_bytes()
-    assert len(template) < 13_950
+    assert len(template) < 13_900
     assert template.startswith(gallery.BEGINNING)
     chinese = set(re.findall(r'"([^"]+)": "[^"]*[\u4e00-\u9fff]', template.decode()))
     labels = {words for pair in gallery.KINDS.values() for words in pair if words} | set(gallery.CHARGED.values())

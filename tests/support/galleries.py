@@ -11,8 +11,6 @@ from image2_cli.order.record import Record, SavedImage
 from image2_cli.order.store import Store
 
 CREATED_S = 1_795_000_000.0
-ODD_NAMES = ["a b.png", "quo'te\".png", "ha#sh.png", "100%41.png", "what?.png", "雪地里的狐狸.png", "new\nline.png",
-             "javascript:alert(1).png", "<b>&amp;.png", "back\\slash.png"]  # as POSIX takes them
 
 
 def put_record(folder: Path, number: int = 0, **fields: Any) -> Record:

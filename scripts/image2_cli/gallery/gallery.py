@@ -9,26 +9,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 import os
 import re
 import stat
 import time
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from ..errors import Image2Error
 from ..order.output import SUFFIXES, free_name
-from ..order.record import Record, SavedImage, charged
+from ..order.record import Record, SavedImage, charged, moment
 from ..order.store import Store, write_file
 from ..text import harmless, shown
 
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
 BEGINNING = b"<!doctype html><!-- image2 gallery -->"  # of every page of ours; one that begins otherwise is left alone
-POLICY = ("default-src 'none'; img-src 'self' file:; style-src {style}; script-src {script}; base-uri 'none'; "
-          "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
 MAX_PROMPT, MAX_ALT = 32_000, 250  # characters; a screen reader reads an alt to its end
-FILLERS = 24  # as many boxes as the widest row has: they fill the last one, so that its pictures do not grow
+COMMON = {"prompt", "size", "n", "model", "image", "async"}  # fields that say nothing more beside their picture
 
 KINDS = {  # what became of it -> the word for it, and what that means
     "picture": ("completed", ""),
@@ -41,14 +40,14 @@ KINDS = {  # what became of it -> the word for it, and what that means
     "unknown": ("unknown", "It was sent; no answer came back."),
     "not_accepted": ("not accepted", "The service did not take it."),
 }
-OF_STATE = {"not_sent": "not_accepted", "sending": "unknown", "unknown": "unknown", "accepted": "unfinished",
-            "linked": "linked"}
-OF_ERROR = {"not_saved": "unfinished", "damaged": "damaged"}
+KIND_OF = {  # an order's state or an image's error -> the kind, where it has another name
+    "not_sent": "not_accepted", "sending": "unknown", "accepted": "unfinished", "not_saved": "unfinished",
+    "saved": "failed", "partial": "failed", "task_failed": "failed"}
 CHARGED = {"yes": "charged", "no": "not charged", "maybe": "may have been charged"}
 
 CARD = """\
-<li class="card {kind} r{ratio}">
-{box}
+<li class="card {kind}">
+{picture}
 <div class="caption">
 <p class="prompt" lang="" dir="auto">{prompt}</p>
 <p class="meta"><span class="size">{size}</span> <span class="status">{status}</span> {copy}</p>
@@ -56,19 +55,11 @@ CARD = """\
 <dl class="facts">{facts}</dl>
 </li>"""
 PICTURE = """\
-<a class="box" href="{url}"><img src="{url}" alt="{alt}"{shape} loading="lazy" decoding="async"></a>
+<a class="box" href="{url}"><img src="{url}" alt="{alt}" loading="lazy" decoding="async"></a>
 <button type="button" class="choose" aria-pressed="false" aria-label="Choose" value="{name}"></button>"""
-NOTE = """\
-<div class="box note"><strong class="t">{word}</strong> {meaning} <span dir="auto">{reason}</span> \
-<em>{cost}</em> <code>{task}</code></div>"""
 
 
-class Entry(NamedTuple):
-    """One box of the page: a picture, or what of an order is not there."""
-
-    kind: str
-    order: Record
-    image: SavedImage
+Entry = tuple[str, Record, SavedImage]  # a card of the page: its kind, and the picture, or what of an order is not there
 
 
 def write_page(folder: str) -> tuple[str, dict[str, int]]:
@@ -77,19 +68,38 @@ def write_page(folder: str) -> tuple[str, dict[str, int]]:
     Raises `Image2Error`: usage where there are no records; output_not_writable where the disk refuses.
     """
     folder = os.path.abspath(folder)
-    records = Store(folder).all()
+    records = sorted(Store(folder).all(), key=lambda each: each.created_s)
     if not records:
         what = "holds no records of orders" if os.path.isdir(folder) else "does not exist"
         raise Image2Error("usage", f"{shown(folder, 200)} {what}. Name the folder that `generate --out` wrote to.")
-    entries = _entries_of(folder, _in_order(records))
+    entries = _entries_of(folder, records)
+    counts = Counter(kind for kind, _, _ in entries)
     try:
         path = free_name(folder, "index", ".html", BEGINNING)
-        write_file(path, _page(folder, entries))
+        write_file(path, _page(os.path.basename(folder) or folder, entries, counts))
     except OSError as error:
         raise Image2Error("output_not_writable", f"The gallery cannot be written to {shown(folder, 200)} "
                                                  f"({error.strerror or error}).") from None
-    counts = Counter(entry.kind for entry in entries)
     return path, {"images": counts.pop("picture", 0), "failed": counts.pop("failed", 0), **counts}
+
+
+def _entries_of(folder: str, records: list[Record]) -> list[Entry]:
+    """The entries of the page. What is not there is told once an order; a file belongs to the latest that claims it."""
+    latest = {image.file: image for order in records for image in order.images}
+    entries = []
+    for order in _in_order(records):
+        images = list(order.images)
+        if len(images) < max(order.wanted, 1):
+            images.append(SavedImage(len(images)))  # for all that did not come
+        seen = set()
+        for image in images:
+            kind = _kind(folder, order, image)
+            if kind == "picture" and latest[image.file] is not image:
+                kind = "replaced"
+            if image.file or kind not in seen:
+                entries.append((kind, order, image))
+                seen.add(kind)
+    return entries
 
 
 def _in_order(records: list[Record]) -> list[Record]:
@@ -99,7 +109,7 @@ def _in_order(records: list[Record]) -> list[Record]:
     """
     groups: list[dict[int, Record]] = []
     batch: dict[int, Record] = {}
-    for order in sorted(records, key=lambda each: each.created_s):
+    for order in records:
         if order.batch_line is None:
             groups.append({0: order})
             continue
@@ -111,28 +121,10 @@ def _in_order(records: list[Record]) -> list[Record]:
     return [group[line] for group in groups for line in sorted(group)]
 
 
-def _entries_of(folder: str, orders: list[Record]) -> list[Entry]:
-    """The entries of the page. What is not there is told once an order; a file belongs to the latest that claims it."""
-    latest = {image.file: image for order in sorted(orders, key=lambda each: each.created_s) for image in order.images}
-    entries = []
-    for order in orders:
-        seen = set()
-        lacks = not order.images or len(order.images) < order.wanted
-        for image in [*order.images, *[SavedImage(len(order.images))] * lacks]:
-            kind = _kind(folder, order, image)
-            if kind == "picture" and latest[image.file] is not image:
-                kind = "replaced"
-            if image.file or kind not in seen:
-                entries.append(Entry(kind, order, image))
-                seen.add(kind)
-    return entries
-
-
 def _kind(folder: str, order: Record, image: SavedImage) -> str:
-    if image.error:
-        return OF_ERROR.get(image.error.code, "failed")
-    if not image.file:
-        return OF_STATE.get(order.state, "failed")
+    if image.error or not image.file:
+        end = image.error.code if image.error else order.state
+        return KIND_OF.get(end, end)
     if _is_picture(folder, image.file):
         return "picture"
     return "missing" if order.is_settled else "unfinished"
@@ -147,18 +139,16 @@ def _is_picture(folder: str, name: str) -> bool:
         return False
 
 
-def _page(folder: str, entries: list[Entry]) -> str:
+def _page(title: str, entries: list[Entry], counts: dict[str, int]) -> str:
     """The whole page. Its style and its script are allowed by their hashes, and nothing else is."""
     with open(TEMPLATE, encoding="utf-8") as file:  # text mode: a checkout with CRLF would have other hashes
         template = file.read()
-    ratios = sorted({_ratio(entry) for entry in entries})
-    template = template.replace("{{ratios}}", "\n".join(f".r{one} {{ --ratio: {one / 100:.2f} }}" for one in ratios))
-    cards = [_card(entry) for entry in entries] + [f'<li class="r{_ratio(entries[-1])}" aria-hidden="true"></li>'] * FILLERS
-    counts = Counter(entry.kind for entry in entries)
-    summary = " · ".join(f"{counts[kind]} {_label(word)}" for kind, (word, _) in KINDS.items() if kind in counts)
-    fields = {"policy": POLICY.format(style=_hash_of("style", template), script=_hash_of("script", template)),
-              "title": _escaped(os.path.basename(folder) or folder, 200), "summary": summary,
-              "made": _moment(time.time()), "cards": "\n".join(cards)}
+    fields = {
+        "style": _hash_of("style", template), "script": _hash_of("script", template),
+        "title": _escaped(title, 200), "made": moment(time.time()),
+        "summary": " · ".join(f"{counts[kind]} {_label(word)}" for kind, (word, _) in KINDS.items() if kind in counts),
+        "cards": "\n".join(_card(*entry) for entry in entries),
+    }
     # in one pass, so that a prompt that spells a field is not filled in
     return re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match.group(1)], template)
 
@@ -168,43 +158,47 @@ def _hash_of(tag: str, text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(inside.encode('utf-8')).digest()).decode('ascii')}'"
 
 
-def _ratio(entry: Entry) -> int:
-    """The shape of the entry's box in hundredths; very long pictures get a box that has space for a caption."""
-    width, height = (entry.image.width, entry.image.height) if entry.kind == "picture" else (1, 1)
-    return min(240, max(60, round(100 * width / height))) if width and height else 100
-
-
-def _card(entry: Entry) -> str:
-    kind, order, image = entry
+def _card(kind: str, order: Record, image: SavedImage) -> str:
     word, meaning = KINDS[kind]
+    name, is_sandbox = _escaped(image.file, 300), order.service == "sandbox"
     prompt = _escaped(order.request.get("prompt"), MAX_PROMPT)
     size = f"{image.width}×{image.height}" if image.width and image.height else ""
-    cost = CHARGED[charged(order, is_sandbox=order.service == "sandbox")]
-    words = image.error and image.error.server_message or order.server_message
-    reason = _escaped(words, 400) if kind != "picture" else ""
+    further = _further_fields(order)
+    picture = reason = ""
+    if kind == "picture":
+        picture = PICTURE.format(
+            url="./" + quote(os.fsencode(image.file or ""), safe=""),  # can be neither a scheme, a query nor a fragment
+            alt=_escaped(order.prompt, MAX_ALT) or "Picture without a recorded prompt", name=name)
+    else:
+        reason = _escaped((image.error and image.error.server_message) or order.server_message, 400)
     facts = {
         "Revised prompt": _escaped(image.revised_prompt if image.revised_prompt != order.prompt else None, 1000),
         "Status": f"{_label(word)} {_label(meaning)} {reason}",
         "Size": size or _escaped(order.request.get("size"), 40).replace("x", "×"),
-        "Cost": _label(cost) + (" (sandbox)" if order.service == "sandbox" else ""),
+        "Further fields": further,
+        "Cost": _label(CHARGED[charged(order, is_sandbox)]) + (" (sandbox)" if is_sandbox else ""),
         "Task": _escaped(order.task_id, 256),
-        "File": _escaped(image.file, 300),
-        "Ordered": _moment(order.created_s),
+        "File": name,
+        "Ordered": moment(order.created_s),
     }
-    note = NOTE.format(word=word, meaning=_label(meaning), reason=reason, cost=_label(cost), task=facts["Task"])
     return CARD.format(
-        kind=kind, ratio=_ratio(entry), box=_picture(entry) if kind == "picture" else note,
-        prompt=prompt or _label("No prompt recorded"), size=size, status=_label(word),
+        kind=kind, picture=picture, prompt=prompt or _label("No prompt recorded"), status=_label(word),
+        size=" · ".join(filter(None, [size, further])),
         copy='<button type="button" class="copy t">Copy prompt</button>' if prompt else "",
-        facts="".join(f'<dt>{name}</dt><dd dir="auto">{value}</dd>' for name, value in facts.items() if value))
+        facts="".join(f'<dt>{label}</dt><dd dir="auto">{value}</dd>' for label, value in facts.items() if value))
 
 
-def _picture(entry: Entry) -> str:
-    name, width, height = entry.image.file or "", entry.image.width, entry.image.height
-    return PICTURE.format(
-        url="./" + quote(os.fsencode(name), safe=""),  # so a name can be neither a scheme, a query nor a fragment
-        alt=_escaped(entry.order.prompt, MAX_ALT) or "Picture without a recorded prompt",
-        shape=f' width="{width}" height="{height}"' if width and height else "", name=_escaped(name, 300))
+def _further_fields(order: Record) -> str:
+    """Such as `quality high · seed 7`. Of a list or an object the name alone: a stranger's may be too deep to write."""
+    words = []
+    for name, value in order.request.items():
+        if name in COMMON:
+            continue
+        if isinstance(value, (list, dict)):
+            words.append(name)
+        else:
+            words.append(f"{name} {value if isinstance(value, str) else json.dumps(value)}")
+    return _escaped(" · ".join(words), 300)
 
 
 def _label(words: str) -> str:
@@ -218,7 +212,3 @@ def _escaped(value: Any, limit: int) -> str:
         return ""
     text = value[:limit] + ("…" if len(value) > limit else "")
     return html.escape("\n".join(map(harmless, text.split("\n")))).strip()
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if 0 < seconds < 4e9 else ""
