@@ -14,22 +14,20 @@ from image2_cli.sandbox.server import Task
 def read(content: bytes) -> tuple[int, int, bytes, list[bytes]]:
     """(width, height, palette, rows) of a PNG that is read to the last byte."""
     assert b"\x89PNG\r\n\x1a\n" == content[:8]
-    chunks, at = [], 8
+    chunks, at = {}, 8
     while at < len(content):
-        length, name = struct.unpack(">I4s", content[at:at + 8])
-        inside = content[at + 8:at + 8 + length]
-        assert struct.pack(">I", zlib.crc32(name + inside)) == content[at + 8 + length:at + 12 + length]
-        chunks.append((name, inside))
+        length, name = struct.unpack_from(">I4s", content, at)
+        chunks[name] = content[at + 8:at + 8 + length]
         at += 12 + length
-    assert [b"IHDR", b"tEXt", b"PLTE", b"IDAT", b"IEND"] == [name for name, _ in chunks]
-    width, height, *kind = struct.unpack(">IIBBBBB", chunks[0][1])
+        assert struct.pack(">I", zlib.crc32(name + chunks[name])) == content[at - 4:at]
+    assert [b"IHDR", b"tEXt", b"PLTE", b"IDAT", b"IEND"] == list(chunks)
+    width, height, *kind = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     assert [8, 3, 0, 0, 0] == kind  # eight bits, a palette
-    pixels, palette = zlib.decompress(chunks[3][1]), chunks[2][1]
+    pixels, palette = zlib.decompress(chunks[b"IDAT"]), chunks[b"PLTE"]
     assert height * (width + 1) == len(pixels)
     assert max(pixels) < len(palette) // 3
-    rows = [pixels[at:at + width + 1] for at in range(0, len(pixels), width + 1)]
-    assert {0} == {row[0] for row in rows}  # no filter
-    return width, height, palette, [row[1:] for row in rows]
+    assert {0} == set(pixels[::width + 1])  # no filter
+    return width, height, palette, [pixels[at + 1:at + 1 + width] for at in range(0, len(pixels), width + 1)]
 
 
 @pytest.mark.parametrize(("width", "height"), [(16, 16), (4096, 17), (17, 4096), (1024, 1024)])

@@ -17,7 +17,7 @@ import socketserver
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Callable, NamedTuple, Optional
 
 from . import pictures
@@ -25,13 +25,12 @@ from . import pictures
 KEY = "sandbox-key-costs-nothing"
 SERVER = "image2-sandbox"  # the Server header of every response, by which a client can tell
 AUTO = (1024, 1024)
-MAX_SECONDS = 3600
 MAX_BODY = 64 << 20  # bytes
 LINGER_S = 2.0
 # A page in a browser can bring its own host name to this address (DNS rebinding), but none of these.
 OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 REFERENCE = re.compile(r"https?://[^\s/]\S*|data:image/[a-z0-9.+-]+[;,]\S+", re.IGNORECASE)
-TASK_ID = re.compile("sandbox-([0-9]+x[0-9]+)x([1-9]|10)-([0-9]{13})-([0-9]{1,7})-([0-9]{1,6})")
+TASK_ID = re.compile("sandbox-([0-9]+x[0-9]+)x(?:[1-9]|10)-[0-9]{13}-[0-9]{1,8}-[0-9]{1,6}")
 _serials = itertools.count(secrets.randbelow(1_000_000))  # so that no two orders of one moment share an id
 
 
@@ -40,7 +39,7 @@ class Refused(Exception):
 
 
 class Task(NamedTuple):
-    """All of it stands in its id, so that a later sandbox can answer for it. Times are milliseconds."""
+    """All of it stands in its id, number by number, so that a later sandbox can answer for it. Times are milliseconds."""
 
     width: int
     height: int
@@ -58,10 +57,9 @@ class Task(NamedTuple):
     def from_id(cls, text: str) -> Task:
         """The task that an id speaks of; `Refused` where no sandbox can have made it."""
         found = TASK_ID.fullmatch(text)
-        size = _parse_size(found.group(1)) if found else None
-        if not found or not size:
+        if not found or not _parse_size(found.group(1)):
             raise Refused(404, "task_not_found", "there is no such task")
-        return cls(*size, *map(int, found.groups()[1:]))
+        return cls(*map(int, re.findall("[0-9]+", text)))
 
     def picture(self, index: int) -> bytes:
         """One of its placeholders."""
@@ -90,21 +88,20 @@ FIELDS: tuple[tuple[str, object, Callable[[Any], object], str], ...] = (
 )
 
 
-class Sandbox(ThreadingHTTPServer):
+class Sandbox(socketserver.ThreadingTCPServer):  # http.server's own asks the resolver for this machine's name
     """The stand-in. `seconds` is how long a task takes; port 0 takes a free one, a taken one raises OSError; `log` is called
     with one line for each request ("GET /sandbox 200"), from the thread that served it."""
 
+    daemon_threads = True
     request_queue_size = 128  # with the default of 5, some of a batch would wait a second to connect
     allow_reuse_address = os.name == "posix"  # on Windows it would let two servers share one port
 
     def __init__(self, seconds: float = 4.0, port: int = 0, log: Optional[Callable[[str], object]] = None) -> None:
-        if not 0 <= seconds <= MAX_SECONDS:
-            raise ValueError(f"a task takes 0 to {MAX_SECONDS} seconds")
         super().__init__(("127.0.0.1", port), _Exchange)
         self.seconds, self.port, self.log = seconds, self.server_address[1], log
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.orders = self.images = 0  # accepted POSTs, and the images asked for in them
-        self.prompts: dict[str, str] = {}  # by task id
+        self.prompts: dict[Task, str] = {}
         self._lock = threading.Lock()
 
     def start(self) -> Sandbox:
@@ -125,16 +122,13 @@ class Sandbox(ThreadingHTTPServer):
 
     def accept(self, order: dict[str, Any]) -> Task:
         """Count one order and begin its task."""
-        size, duration = _parse_size(order["size"]) or AUTO, round(self.seconds * 1000)
-        task = Task(*size, order["n"], time.time_ns() // 1_000_000, duration, next(_serials) % 1_000_000)
+        size, now = _parse_size(order["size"]) or AUTO, time.time_ns() // 1_000_000
+        task = Task(*size, order["n"], now, round(self.seconds * 1000), next(_serials) % 1_000_000)
         with self._lock:
             self.orders += 1
             self.images += task.n
-            self.prompts[task.id] = order["prompt"]
+            self.prompts[task] = order["prompt"]
         return task
-
-    def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # http.server's own asks the resolver for this machine's name
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], OSError):  # a client that went away is no news; a bug is
@@ -216,7 +210,7 @@ class _Exchange(BaseHTTPRequestHandler):
 
     def images_of(self, task: Task) -> list[dict[str, Optional[str]]]:
         """Its images: links under the name that this client has for this server; the prompt of an earlier one is lost."""
-        prompt = self.server.prompts.get(task.id)
+        prompt = self.server.prompts.get(task)
         return [{"url": f"http://{self.headers['Host']}/generations/{task.id}-{index}.png", "revised_prompt": prompt}
                 for index in range(task.n)]
 
