@@ -13,7 +13,7 @@ from typing import Any, Callable
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from galleries import CREATED_S, put_picture, put_record
+from galleries import CREATED_S, HOSTILE, put_picture, put_record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from image2_cli.errors import Image2Error
@@ -21,8 +21,6 @@ from image2_cli.gallery import gallery
 from image2_cli.order.record import ImageError, SavedImage, moment
 from platforms import WINDOWS, needs_posix
 
-HOSTILE = ("</script></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'>"
-           "<a href=javascript:alert(3)>&lt;{{cards}}{prompt}")
 ODD_NAMES = ["a b.png", "quo'te\".png", "ha#sh.png", "100%41.png", "what?.png", "雪地里的狐狸.png", "new\nline.png",
              "javascript:alert(1).png", "<b>&amp;.png", "back\\slash.png"]  # as POSIX takes them
 
@@ -133,8 +131,9 @@ def test_a_file_that_was_replaced_is_not_shown_under_the_older_prompt(tmp_path: 
     ({"state": "sending"}, "unknown", "may have been charged"),
     ({"state": "unknown"}, "unknown", "may have been charged"),
     ({"state": "not_sent"}, "not_accepted", "not charged"),
-    ({"state": "linked", "images": [SavedImage(0, url="https://image2.vip/a.png")]}, "linked",
-     "charged"),
+    ({"state": "linked", "images": [SavedImage(0, url="https://image2.vip/a.png")]}, "linked", "charged"),
+    ({"state": "saved"}, "failed", "charged"),
+    ({"state": "partial"}, "failed", "charged"),
     ({"state": "failed", "service": "sandbox"}, "failed", "not charged"),
 ])
 def test_an_order_without_pictures_says_its_end_its_reason_and_its_cost(

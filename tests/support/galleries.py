@@ -11,6 +11,9 @@ from image2_cli.order.record import Record, SavedImage
 from image2_cli.order.store import Store
 
 CREATED_S = 1_795_000_000.0
+HOSTILE = ("</script></style></p><script>alert(1)</script><img src=http://127.0.0.1:9/x.png onerror=alert(2)>\"'>"
+           "<svg onload=alert(3)><a href='javascript:alert(4)' style='background:url(http://127.0.0.1:9/y)'>"
+           "&lt;{{cards}}{prompt}")
 
 
 def put_record(folder: Path, number: int = 0, **fields: Any) -> Record:

@@ -59,9 +59,6 @@ PICTURE = """\
 <button type="button" class="choose" aria-pressed="false" aria-label="Choose" value="{name}"></button>"""
 
 
-Entry = tuple[str, Record, SavedImage]  # a card of the page: its kind, and the picture, or what of an order is not there
-
-
 def write_page(folder: str) -> tuple[str, dict[str, int]]:
     """Write the page of `folder`: (its path, how many `images` it shows, how many `failed`, and every other kind found).
 
@@ -76,15 +73,15 @@ def write_page(folder: str) -> tuple[str, dict[str, int]]:
     counts = Counter(kind for kind, _, _ in entries)
     try:
         path = free_name(folder, "index", ".html", BEGINNING)
-        write_file(path, _page(os.path.basename(folder) or folder, entries, counts))
+        write_file(path, _page(os.path.basename(folder) or folder, [_card(*entry) for entry in entries], counts))
     except OSError as error:
         raise Image2Error("output_not_writable", f"The gallery cannot be written to {shown(folder, 200)} "
                                                  f"({error.strerror or error}).") from None
     return path, {"images": counts.pop("picture", 0), "failed": counts.pop("failed", 0), **counts}
 
 
-def _entries_of(folder: str, records: list[Record]) -> list[Entry]:
-    """The entries of the page. What is not there is told once an order; a file belongs to the latest that claims it."""
+def _entries_of(folder: str, records: list[Record]) -> list[tuple[str, Record, SavedImage]]:
+    """The cards of the page. What is not there is told once an order; a file belongs to the latest that claims it."""
     latest = {image.file: image for order in records for image in order.images}
     entries = []
     for order in _in_order(records):
@@ -139,7 +136,7 @@ def _is_picture(folder: str, name: str) -> bool:
         return False
 
 
-def _page(title: str, entries: list[Entry], counts: dict[str, int]) -> str:
+def _page(title: str, cards: list[str], counts: dict[str, int]) -> str:
     """The whole page. Its style and its script are allowed by their hashes, and nothing else is."""
     with open(TEMPLATE, encoding="utf-8") as file:  # text mode: a checkout with CRLF would have other hashes
         template = file.read()
@@ -147,7 +144,7 @@ def _page(title: str, entries: list[Entry], counts: dict[str, int]) -> str:
         "style": _hash_of("style", template), "script": _hash_of("script", template),
         "title": _escaped(title, 200), "made": moment(time.time()),
         "summary": " · ".join(f"{counts[kind]} {_label(word)}" for kind, (word, _) in KINDS.items() if kind in counts),
-        "cards": "\n".join(_card(*entry) for entry in entries),
+        "cards": "\n".join(cards),
     }
     # in one pass, so that a prompt that spells a field is not filled in
     return re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match.group(1)], template)
