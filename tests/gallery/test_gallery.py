@@ -96,7 +96,7 @@ def test_any_file_name_becomes_a_relative_link_to_that_file(tmp_path: Path) -> N
 
 
 def test_a_picture_says_size_further_fields_status_task_file_and_cost(tmp_path: Path) -> None:
-    request = {"prompt": "a fox", "size": "400x8", "n": 1, "model": "m", "image": ["https://x/y.png"], "async": True,
+    request = {"prompt": "a fox", "size": "auto", "n": 1, "model": "m", "image": ["https://x/y.png"], "async": True,
                "quality": "high", "seed": 7, "hd": True, "style": {"deep": []}}
     put_picture(tmp_path, width=400, height=8, request=request, task_id="task-77", image={"revised_prompt": "a red fox"})
     page = made(tmp_path)
@@ -126,7 +126,7 @@ def test_a_file_that_was_replaced_is_not_shown_under_the_older_prompt(tmp_path: 
 
 
 @pytest.mark.parametrize(("fields", "kind", "cost"), [
-    ({"state": "failed"}, "failed", "may have been charged"),
+    ({"state": "failed", "request": {"prompt": "of an unknown number"}}, "failed", "may have been charged"),
     ({"state": "accepted"}, "unfinished", "charged"),
     ({"state": "sending"}, "unknown", "may have been charged"),
     ({"state": "unknown"}, "unknown", "may have been charged"),

@@ -229,12 +229,15 @@ def test_a_body_that_cannot_be_measured_is_refused_at_once(sandbox: Sandbox, lin
     assert time.monotonic() - begun < 1.5
 
 
-@pytest.mark.parametrize(("body", "status"), [
-    (b"\xff\xfe", 400), (b"[" * 100_000, 400), (b"[]", 400), (bytes(65 << 20), 413)],
-    ids=["no text", "too deep", "a list", "too large"])
-def test_a_body_that_is_no_json_object_or_too_large_is_refused(sandbox: Sandbox, body: bytes, status: int) -> None:
-    assert status == refusal(sandbox, "POST", GENERATIONS, body)[0]
+@pytest.mark.parametrize("body", [b"\xff\xfe", b"[" * 100_000, b"[]"], ids=["no text", "too deep", "a list"])
+def test_a_body_that_is_no_json_object_is_refused(sandbox: Sandbox, body: bytes) -> None:
+    assert 400 == refusal(sandbox, "POST", GENERATIONS, body)[0]
     assert 0 == sandbox.orders
+
+
+def test_a_body_that_is_too_large_is_taken_to_its_end_so_that_no_reset_hides_the_refusal(sandbox: Sandbox) -> None:
+    answer = raw(sandbox, post("Host: localhost", f"Content-Length: {65 << 20}", body="x" * (65 << 20)))
+    assert answer.startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9\r\n\r\n",
@@ -285,6 +288,7 @@ def test_a_client_that_goes_away_leaves_no_trace_and_its_order_counts(
 def test_after_stop_nobody_is_served_and_the_port_is_free_again() -> None:
     sandbox = Sandbox(seconds=30).start()
     with socket.create_connection(("127.0.0.1", sandbox.port)):  # one that is in the middle of things holds nothing up
+        time.sleep(0.1)  # until it is served
         begun = time.monotonic()
         sandbox.stop()
         sandbox.stop()
