@@ -34,13 +34,13 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     """visit(folder, size, **context options) -> its page. Afterwards no page may have done what one on disk should not."""
-    contexts, trouble = [], []
+    pages, trouble = [], []
 
     def visited(folder: Path, size: tuple[int, int] = WIDE, **options: Any) -> Any:
         gallery.write_page(str(folder))
-        contexts.append(browser.new_context(viewport={"width": size[0], "height": size[1]}, **options))
-        contexts[-1].set_default_timeout(5000)
-        page, own = contexts[-1].new_page(), folder.as_uri() + "/"
+        page, own = browser.new_page(viewport={"width": size[0], "height": size[1]}, **options), folder.as_uri() + "/"
+        pages.append(page)
+        page.set_default_timeout(5000)
         page.add_init_script("addEventListener('securitypolicyviolation', e => console.error('policy: ' + e.blockedURI))")
         page.on("request", lambda request: None if request.url.startswith(own) else trouble.append(request.url))
         page.on("console", lambda message: trouble.append(message.text))
@@ -50,8 +50,8 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         return page
 
     yield visited
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert [] == trouble
 
 
