@@ -55,7 +55,7 @@ CARD = """\
 <dl class="facts">{facts}</dl>
 </li>"""
 PICTURE = """\
-<a class="box" href="{url}"><img src="{url}" alt="{alt}" loading="lazy" decoding="async"></a>
+<a class="box" href="{url}"><img src="{url}" alt="{alt}"{shape} loading="lazy" decoding="async"></a>
 <button type="button" class="choose" aria-pressed="false" aria-label="Choose" value="{name}"></button>"""
 
 
@@ -165,7 +165,8 @@ def _card(kind: str, order: Record, image: SavedImage) -> str:
     if kind == "picture":
         picture = PICTURE.format(
             url="./" + quote(os.fsencode(image.file or ""), safe=""),  # can be neither a scheme, a query nor a fragment
-            alt=_escaped(order.prompt, MAX_ALT) or "Picture without a recorded prompt", name=name)
+            shape=f' width="{image.width}" height="{image.height}"' if size else "", name=name,
+            alt=_escaped(order.prompt, MAX_ALT) or "Picture without a recorded prompt")
     else:
         reason = _escaped((image.error and image.error.server_message) or order.server_message, 400)
     facts = {
@@ -179,7 +180,8 @@ def _card(kind: str, order: Record, image: SavedImage) -> str:
         "Ordered": moment(order.created_s),
     }
     return CARD.format(
-        kind=kind, picture=picture, prompt=prompt or _label("No prompt recorded"), status=_label(word),
+        kind=kind, picture=picture, prompt=prompt or _label("No prompt recorded"),
+        status="" if kind == "picture" else _label(word),  # that it came, everybody sees
         size=" · ".join(filter(None, [size, further])),
         copy='<button type="button" class="copy t">Copy prompt</button>' if prompt else "",
         facts="".join(f'<dt>{label}</dt><dd dir="auto">{value}</dd>' for label, value in facts.items() if value))
