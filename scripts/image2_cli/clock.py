@@ -80,7 +80,13 @@ class Clock:
         """Run `work()` in a thread of its own; how it ended comes into `inbox`, under `number`."""
         import threading
 
-        threading.Thread(target=_run, args=(work, number, inbox), daemon=True).start()
+        def run() -> None:
+            try:
+                inbox.put(Ended(number, work(), None))
+            except BaseException as error:
+                inbox.put(Ended(number, None, error))
+
+        threading.Thread(target=run, daemon=True).start()
 
     def receive(self, inbox: queue.Queue[Ended], seconds: float) -> Optional[Ended]:
         """What comes into `inbox` within `seconds`, or until a signal; else None."""
@@ -90,59 +96,49 @@ class Clock:
         while True:
             left = end - self.now()
             try:
-                return inbox.get(timeout=min(SLICE_S, left)) if left > 0 else inbox.get_nowait()
+                return inbox.get(timeout=max(0.0, min(SLICE_S, left)))
             except Empty:
-                pass
-            if left <= 0 or self.stopped_by is not None:
-                return None
+                if left <= 0 or self.stopped_by is not None:
+                    return None
 
     def call(self, work: Callable[[], Result], seconds: float, linger: float = 0.0) -> Result:
         """Run `work()` in a thread; its result or exception, or `Overdue` after `seconds`.
 
         On a signal it is given `linger` more seconds to end before `Interrupted` is raised.
         """
-        for ended in self.each([work], seconds, 1, linger):
-            if ended.error is not None:
-                raise ended.error
-            result: Result = ended.result
+        [ended] = self.each([work], seconds, 1, linger)
+        if ended.error is not None:
+            raise ended.error
+        result: Result = ended.result
         return result
 
     def each(self, works: Sequence[Callable[[], Any]], seconds: float, at_once: int = 4,
              linger: float = 0.0) -> Iterator[Ended]:
         """Run all `works`, up to `at_once` at a time; yields how each ended, as it ends.
 
-        Those that have not ended after `seconds` get an `Overdue`; their threads are left behind, and what has not
-        begun by then never begins.
+        After a signal none begins, and `Interrupted` is raised unless the last ones end within `linger` seconds. Those that
+        have not ended after `seconds` get an `Overdue`; their threads are left behind.
         """
         from queue import Queue
 
         inbox: Queue[Ended] = Queue()
-        waiting: list[tuple[int, Callable[[], Any]]] = list(enumerate(works))
-        running: set[int] = set()
-        end, stopping, dropped = self.now() + seconds, False, False
+        waiting: list[int] = list(range(len(works)))
+        running: list[int] = []
+        end = self.now() + seconds
         while waiting or running:
-            while waiting and len(running) < at_once:
-                number, work = waiting.pop(0)
-                running.add(number)
-                self.start(work, number, inbox)
-            if self.stopped_by is not None and not stopping:
-                end, stopping, dropped = min(end, self.now() + linger), True, bool(waiting)
-                waiting.clear()
+            while waiting and len(running) < at_once and self.stopped_by is None:
+                number = waiting.pop(0)
+                running.append(number)
+                self.start(works[number], number, inbox)
+            if self.stopped_by is not None:
+                end = min(end, self.now() + linger)
+                if not running:
+                    self.check()
             ended = self.receive(inbox, end - self.now())
             if ended is not None:
-                running.discard(ended.number)
+                running.remove(ended.number)
                 yield ended
             elif self.now() >= end:
                 self.check()
-                for number in sorted({*running, *(number for number, _work in waiting)}):
-                    yield Ended(number, None, Overdue())
+                yield from (Ended(number, None, Overdue()) for number in running + waiting)
                 return
-        if dropped:
-            self.check()
-
-
-def _run(work: Callable[[], Any], number: int, inbox: queue.Queue[Ended]) -> None:
-    try:
-        inbox.put(Ended(number, work(), None))
-    except BaseException as error:
-        inbox.put(Ended(number, None, error))
