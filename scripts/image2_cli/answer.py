@@ -5,10 +5,10 @@ Every word costs the reader's budget, so what is not known or only repeats the p
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from .errors import Image2Error
-from .text import shown
+from .text import changed, shown
 
 MAX_BYTES = 16_000  # of one answer, apart from the lists of paths of batches and galleries
 MAX_TEXT = 600  # characters of one of the user's own texts
@@ -42,25 +42,19 @@ def line(answer: Answer, is_indented: bool = False) -> bytes:
         answer = {**answer, "images": answer["images"][:FEW], "warnings": [*answer.get("warnings", ())[:FEW], more]}
         data = _encoded(answer, is_indented)
     if len(data) > MAX_BYTES:
-        kept = {name: changed(answer[name], cut) for name in answer if name not in ("next", "files", "results", "gallery")}
-        data = _encoded({**answer, **kept}, is_indented)
+        kept: Answer = {name: answer[name] for name in ("next", "files", "results", "gallery") if name in answer}
+        data = _encoded({**changed(answer, _cut), **kept}, is_indented)
     return data
 
 
-def cut(text: str) -> str:
+def _shorter(image: dict[str, Any]) -> dict[str, Any]:
+    left_out = ("revised_prompt", "url") if image.get("path") else ("revised_prompt",)
+    return {name: value for name, value in image.items() if name not in left_out}
+
+
+def _cut(text: str) -> str:
     """A long text of the user's: its beginning, quoted no more than JSON does."""
     return text if len(text) <= MAX_TEXT else shown(text, MAX_TEXT)[1:-2] + "…"
-
-
-def changed(value: Any, change: Callable[[str], str]) -> Any:
-    """The value with every text in it, names of members apart, replaced by `change(text)`."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, (list, tuple)):
-        return [changed(item, change) for item in value]
-    if isinstance(value, dict):
-        return {name: changed(item, change) for name, item in value.items()}
-    return value
 
 
 def _encoded(answer: Answer, is_indented: bool) -> bytes:
@@ -68,8 +62,3 @@ def _encoded(answer: Answer, is_indented: bool) -> bytes:
 
     text = json.dumps(answer, ensure_ascii=False, allow_nan=False, indent=2 if is_indented else None)
     return text.encode("utf-8", "replace") + b"\n"
-
-
-def _shorter(image: dict[str, Any]) -> dict[str, Any]:
-    left_out = ("revised_prompt", "url") if image.get("path") else ("revised_prompt",)
-    return {name: value for name, value in image.items() if name not in left_out}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")
 # of no width, but letters or marks by their category: joiners, fillers, variation selectors
@@ -47,29 +47,37 @@ def shown(text: Any, limit: int = 60) -> str:
     return quoted if len(text) <= limit else quoted[:limit] + '…"'
 
 
-def without(value: Any, secret: str) -> Any:
-    """A JSON value with every text withheld that holds `secret`, also split by invisible characters or percent-encoded.
+def changed(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with every text in it, names of members too, replaced by `change(text)`.
 
     Raises RecursionError for a value that is nested too deep to look through.
     """
     if isinstance(value, str):
-        # `clean` keeps the beginning of a long text and would put a split key together again
-        text = harmless(value[:SEEN])
-        seen = secret in value or secret in text or ("%" in text and encoded(secret).search(text[:SEEN]))
-        return "(withheld: it held the key)" if seen else value
-    if isinstance(value, list):
-        return [without(item, secret) for item in value]
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return [changed(item, change) for item in value]
     if isinstance(value, dict):
-        return {without(name, secret): without(item, secret) for name, item in value.items()}
+        return {change(name): changed(item, change) for name, item in value.items()}
     return value
+
+
+def without(value: Any, secret: str) -> Any:
+    """A JSON value with every text withheld that holds `secret`, also split by invisible characters or percent-encoded.
+
+    Raises RecursionError like `changed`.
+    """
+    def withheld(text: str) -> str:
+        # `clean` keeps the beginning of a long text and would put a split key together again
+        seen = secret in text or encoded(secret).search(harmless(text[:SEEN]))
+        return "(withheld: it held the key)" if seen else text
+
+    return changed(value, withheld)
 
 
 def masked(text: str, secrets: Sequence[str]) -> str:
     """The text with every secret replaced, as it is and percent-encoded."""
     for secret in secrets:
-        text = text.replace(secret, WITHHELD)
-        if "%" in text:
-            text = encoded(secret).sub(WITHHELD, text)
+        text = encoded(secret).sub(WITHHELD, text)
     return text
 
 

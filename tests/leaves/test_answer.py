@@ -1,4 +1,4 @@
-"""The one JSON object a run ends with: its members, its bounds, and that any text can be changed in it."""
+"""The one JSON object a run ends with: its members and its bounds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image2_cli.answer import MAX_BYTES, build, changed, line, of_error
-from image2_cli.errors import CODES, Image2Error
+from image2_cli.answer import MAX_BYTES, build, line, of_error
+from image2_cli.errors import Image2Error
 
 quick = settings(max_examples=60, deadline=None, database=None)
 values = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
@@ -26,12 +26,10 @@ def test_every_answer_has_the_documented_members_and_what_is_not_true_is_left_ou
             "sandbox": True} == build("completed", sandbox=True, resumed=None, warnings=None)
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_an_error_without_an_order_is_a_whole_answer_too(code):
-    answer = of_error(Image2Error(code, "words", remedy="do this"))
-    known = CODES[code]
-    assert (False, code, known.charged, "do this") == tuple(answer[name] for name in ("ok", "status", "charged", "next"))
-    assert {"code": code, "message": "words", "retryable": CODES[code].retryable} == answer["error"]
+def test_an_error_without_an_order_is_a_whole_answer_too():
+    answer = of_error(Image2Error("tls", "words", remedy="do this"))
+    assert {"ok": False, "status": "tls", "task_id": None, "charged": "no", "images": [], "next": "do this",
+            "error": {"code": "tls", "message": "words", "retryable": False}} == answer
 
 
 @quick
@@ -63,8 +61,3 @@ def test_a_small_answer_is_printed_whole_and_paths_of_a_batch_are_not_cut():
     assert answer == json.loads(line(answer))
     batch = build("completed", files=["/x/" + "long " * 400] * 10, results="/x/results.jsonl")
     assert batch["files"] == json.loads(line(batch))["files"]
-
-
-def test_every_text_of_an_answer_can_be_changed_but_not_its_shape():
-    value = {"names": "stay", "list": ["a", 1, None, ("b", {"c": "d"})]}
-    assert {"names": "STAY", "list": ["A", 1, None, ["B", {"c": "D"}]]} == changed(value, str.upper)
