@@ -72,13 +72,11 @@ class Image2Error(Exception):
                  http_status: Optional[int] = None, retry_after_s: Optional[float] = None,
                  server_message: Optional[str] = None, remedy: Optional[str] = None) -> None:
         super().__init__(message)
-        known = CODES[code]
         self.code, self.message = code, message
-        self.exit_status, self.retryable, self.resumes = known.exit_status, known.retryable, known.resumes
-        self.charged = charged or known.charged
-        self.may_resend = may_resend
+        self.exit_status, usual_charge, self.retryable, self.resumes = CODES[code]
+        self.charged = charged or usual_charge
+        self.may_resend, self.server_message, self.remedy = may_resend, server_message, remedy
         self.http_status, self.retry_after_s = http_status, retry_after_s
-        self.server_message, self.remedy = server_message, remedy
 
     def as_json(self) -> dict[str, Any]:
         """The `error` object of the answer; what is not known is left out."""
