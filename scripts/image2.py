@@ -7,12 +7,7 @@
 #   "python-dotenv>=1.0,<2",
 # ]
 # ///
-# The ranges stand here alone. Distributions mend packages without a new number; what the advisories within them mean here:
-#   requests CVE-2026-25645, CVE-2024-47081           not reached: no extract_zipped_paths; every request has its own auth
-#   python-dotenv CVE-2026-28684                      not reached: set_key and unset_key only
-#   urllib3 CVE-2025-50181, -2026-21441, -2026-44431  not reached: redirects are off at every request
-#   urllib3 CVE-2025-66418, -2025-66471               not reached: bodies are read undecoded; we undo one bounded layer
-#   urllib3 CVE-2026-44432                            not reached: no drain_conn, no Brotli
+# The ranges stand here alone. What the advisories within them mean here: README.md, Security.
 """The entry of the image2 skill: is Python new enough, was the skill copied whole? Parses on any Python 3: no f-strings."""
 
 import os
@@ -36,11 +31,12 @@ def answer(message: str, remedy: "str | None" = None) -> int:
 def answer_old() -> int:
     """Name the newer Python, or uv, that this machine has; from absolute entries of PATH only."""
     message = "This is Python " + sys.version.split()[0] + ", 3.9 or newer is needed. "
-    known = [["python3.%d" % minor] for minor in range(14, 8, -1)] + [["uv", "run"]]
-    words = next(([path] + rest for name, *rest in known for folder in os.environ.get("PATH", "").split(os.pathsep)
-                  for path in [os.path.join(folder, name)] if os.path.isabs(folder) and works(path)), None)
-    return answer(message + ("Run this command again with " + " ".join(words) + "." if words else
-                  "Run it with a newer one (Windows: py -3), or install uv (https://docs.astral.sh/uv/)."))
+    for words in [["python3.%d" % minor] for minor in range(14, 8, -1)] + [["uv", "run"]]:
+        for folder in os.environ.get("PATH", "").split(os.pathsep):
+            path = os.path.join(folder, words[0])
+            if os.path.isabs(folder) and works(path):
+                return answer(message + "Run this command again with " + " ".join([path] + words[1:]) + ".")
+    return answer(message + "Run it with a newer one (Windows: py -3), or install uv (https://docs.astral.sh/uv/).")
 
 
 def works(path: str) -> bool:

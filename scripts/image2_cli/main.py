@@ -6,6 +6,7 @@ the key; stderr is for people. A stdout or stderr that nobody reads or that is c
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -17,13 +18,18 @@ from .errors import Image2Error
 from .text import masked
 
 if TYPE_CHECKING:
-    import queue
     import threading
 
     from .cli.run import Run
 
 ISSUES = "https://github.com/ichizi/image2-skills/issues"
-FLUSH_S, PRINT_S = 0.3, 10.0  # for what is still to be written when a run ends
+TELL_S, PRINT_S = 0.3, 10.0  # how long a text for people, and the answer, may take to be written
+STOPPED = {  # by what was accepted
+    "no": "Stopped. Nothing was ordered.",
+    "maybe": "Stopped while the order was being sent: it may have been accepted and charged. Do not repeat it unasked; tell "
+             "the user.",
+    "yes": "Stopped; the task goes on at the service. Run `next` to get its pictures.",
+}
 
 
 def main() -> None:
@@ -33,9 +39,9 @@ def main() -> None:
         number = getattr(signal, name, None)
         if number is not None and (name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN):  # of nohup
             signal.signal(number, clock.stop)
-    command = Main(sys.argv[1:], os.path.abspath(sys.argv[0]), clock)
+    command = Main(clock)
     exit_status = command.run()
-    if command.is_stuck:
+    if command.is_stuck():
         os._exit(exit_status)  # Python's own end would wait for a pipe that is full and that nobody reads
     sys.exit(exit_status)
 
@@ -43,13 +49,10 @@ def main() -> None:
 class Main:
     """One process. See above."""
 
-    def __init__(self, argv: list[str], script: str, clock: Clock) -> None:
-        self._argv, self._script, self._clock = argv, script, clock
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._run: Optional[Run] = None  # once the line is understood
-        self._secrets: Optional[list[str]] = None  # what no text may show
-        self._lines: Optional[queue.SimpleQueue[Optional[str]]] = None
-        self._writer: Optional[threading.Thread] = None
-        self.is_stuck = False  # somebody holds our stdout or stderr open and does not read it
+        self._stuck: Optional[threading.Thread] = None  # it writes to a stream that somebody holds open and does not read
 
     def run(self) -> int:
         """The exit status, once the answer is printed."""
@@ -69,8 +72,7 @@ class Main:
         except Exception as bug:  # in the making of the answer itself
             error = self._bug(bug)
             data, exit_status = self._data(of_error(error)), error.exit_status
-        self._finish_writing()
-        self._print(data)
+        self._write(sys.stdout, data, PRINT_S)
         serving = self._run.serving if self._run else None
         if serving and not exit_status:
             try:
@@ -79,15 +81,20 @@ class Main:
                 serving.stop()
         return exit_status
 
+    def is_stuck(self) -> bool:
+        """Does somebody hold our stdout or stderr open and not read it?"""
+        return self._stuck is not None and self._stuck.is_alive()
+
     def _answer(self) -> tuple[Answer, int]:
         try:
             from .cli.arguments import parse
 
-            options, mistakes = parse(self._argv)
+            options, mistakes = parse(sys.argv[1:])
             from .cli.commands import go
             from .cli.run import Run
 
-            self._run = Run(options, mistakes, self._clock, self._script, self._write, _is_terminal(sys.stderr))
+            script, is_terminal = os.path.abspath(sys.argv[0]), bool(sys.stderr and sys.stderr.isatty())
+            self._run = Run(options, mistakes, self._clock, script, self._tell, is_terminal)
             return go(self._run)
         except Image2Error as error:
             return self._failed(error)
@@ -104,69 +111,48 @@ class Main:
 
     def _interrupted(self, signum: int) -> Image2Error:
         accepted, charged = (self._run.accepted, self._run.charged) if self._run else ("no", "no")
-        message = {"no": "Stopped. Nothing was ordered.",
-                   "maybe": "Stopped while the order was being sent: it may have been accepted and charged. Do not repeat "
-                            "it unasked; tell the user.",
-                   "yes": "Stopped; the task goes on at the service. Run `next` to get its pictures."}[accepted]
-        return Image2Error("interrupted" if signum == signal.SIGINT else "terminated", message, charged=charged)
+        code = "interrupted" if signum == signal.SIGINT else "terminated"
+        return Image2Error(code, STOPPED[accepted], charged=charged)
 
     def _bug(self, bug: BaseException) -> Image2Error:
-        if self._run and self._run.options.verbose:
-            import traceback
+        import traceback
 
-            self._write("".join(traceback.format_exception(type(bug), bug, bug.__traceback__)))
+        if self._run and self._run.options.verbose:
+            self._tell("".join(traceback.format_exception(type(bug), bug, bug.__traceback__)))
         # neither the exception's text nor the frames' values: they may hold anything, the key too
-        at = bug.__traceback__
-        while at and at.tb_next:
-            at = at.tb_next
-        where = f"{os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno}" if at else "?"
+        at = traceback.extract_tb(bug.__traceback__)[-1]
+        where = f"{os.path.basename(at.filename)}:{at.lineno}"
         return Image2Error("internal", f"A bug in this tool ({type(bug).__name__} at {where}). Please report it: {ISSUES}",
                            charged=self._run.charged if self._run else "no")
 
     def _data(self, answer: Answer) -> bytes:
-        return self._without_key(line(answer, _is_terminal(sys.stdout)).decode("utf-8")).encode("utf-8")
+        text = line(answer, is_indented=bool(sys.stdout and sys.stdout.isatty())).decode("utf-8")
+        return masked(text, self._secrets).encode("utf-8")
 
-    def _print(self, data: bytes) -> None:
-        """In a thread, past Python's own buffers: a pipe that nobody reads would hold the end for ever."""
+    def _tell(self, text: str) -> None:
+        """A text for people, on stderr; dropped while nobody reads what is there."""
+        if not self.is_stuck():
+            self._write(sys.stderr, masked(text, self._secrets).encode("utf-8", "replace"), TELL_S)
+
+    def _write(self, stream: Optional[IO[str]], data: bytes, seconds: float) -> None:
+        """By a thread, past Python's own buffers: a pipe that nobody reads once held a paid order for ever."""
         import threading
 
-        printing = threading.Thread(target=_write_all, args=(sys.stdout, data), daemon=True)
-        printing.start()
-        printing.join(PRINT_S)
-        self.is_stuck = self.is_stuck or printing.is_alive()
+        writing = threading.Thread(target=_write_all, args=(stream, data), daemon=True)
+        writing.start()
+        writing.join(seconds)
+        if writing.is_alive():
+            self._stuck = writing
 
-    def _write(self, text: str) -> None:
-        """A text for people, on stderr, by a thread: a pipe that nobody reads once held a paid order for ever."""
-        import queue
-        import threading
+    @functools.cached_property
+    def _secrets(self) -> list[str]:
+        """What no text may show, as it is and as JSON has it."""
+        import json
 
-        if self._lines is None:
-            self._lines = queue.SimpleQueue()
-            self._writer = threading.Thread(target=self._write_lines, args=(self._lines,), daemon=True)
-            self._writer.start()
-        self._lines.put(self._without_key(text))
+        from .machine.settings import known_secrets
 
-    @staticmethod
-    def _write_lines(lines: queue.SimpleQueue[Optional[str]]) -> None:
-        for text in iter(lines.get, None):
-            _write_all(sys.stderr, text.encode("utf-8", "replace"))
-
-    def _finish_writing(self) -> None:
-        if self._writer and self._lines:
-            self._lines.put(None)
-            self._writer.join(FLUSH_S)
-            self.is_stuck = self._writer.is_alive()
-            self._lines = self._writer = None
-
-    def _without_key(self, text: str) -> str:
-        if self._secrets is None:
-            import json
-
-            from .machine.settings import known_secrets
-
-            secrets = known_secrets()
-            self._secrets = [*secrets, *(json.dumps(secret)[1:-1] for secret in secrets)]
-        return masked(text, self._secrets)
+        secrets = known_secrets()
+        return [*secrets, *(json.dumps(secret)[1:-1] for secret in secrets)]
 
 
 def _write_all(stream: Optional[IO[str]], data: bytes) -> None:
@@ -176,10 +162,3 @@ def _write_all(stream: Optional[IO[str]], data: bytes) -> None:
             data = data[os.write(stream.fileno(), data):]
     except (OSError, ValueError):
         pass
-
-
-def _is_terminal(stream: Optional[IO[str]]) -> bool:
-    try:
-        return stream is not None and stream.isatty()
-    except ValueError:
-        return False

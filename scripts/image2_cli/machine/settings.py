@@ -78,10 +78,10 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
 def known_secrets(environment: Mapping[str, str] = os.environ) -> list[str]:
     """What no text of a run may show: the key, or the pieces of a malformed one. Never raises."""
     try:
-        keys = [_find_key(environment)[0]]
+        text = _find_key(environment)[0]
     except Exception:  # no python-dotenv yet, or a line that is wrong
-        keys = [line[3] for _number, line in _lines(_dotenv_text())]
-    pieces = [piece.strip("'\"") for key in keys for piece in key.replace(f"{KEY_NAME}=", " ").split()]
+        text = " ".join(line[3] for _number, line in _lines(_dotenv_text()))
+    pieces = [piece.strip("'\"") for piece in text.replace(f"{KEY_NAME}=", " ").split()]
     return [piece for piece in pieces if len(piece) >= 8]
 
 
