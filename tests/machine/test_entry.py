@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import glob
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,18 +16,14 @@ pytestmark = pytest.mark.slow
 REINSTALL = "npx skills@1.7.1 add ichizi/image2-skills -y"
 
 
-def pythons(pattern: str) -> list[str]:
+def pythons(minor: int) -> list[str]:
+    """Those that work: a shim of pyenv may stand for nothing."""
     root = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
-    found = [*glob.glob(f"{root}/versions/{pattern}.*/bin/python"), *filter(None, [shutil.which(f"python{pattern}")])]
+    found = [*glob.glob(f"{root}/versions/3.{minor}.*/bin/python"), *filter(None, [shutil.which(f"python3.{minor}")])]
     return [path for path in found if not subprocess.run([path, "-c", ""], capture_output=True).returncode]
 
 
-OLD = [path for minor in (6, 7, 8) for path in pythons(f"3.{minor}")[:1]]
-
-
-@pytest.fixture(params=OLD or [None], ids=lambda path: path and re.search(r"3\.\d", path)[0])
-def old_python(request):
-    return request.param or pytest.skip("there is no Python older than 3.9 on this machine")
+OLD = [path for minor in (6, 7, 8) for path in pythons(minor)[:1]]
 
 
 def refused(done, *words) -> str | None:
@@ -50,13 +44,14 @@ def program(path, text: str):
 # --- an old Python
 
 @needs_posix
-def test_an_old_python_names_a_newer_one_that_works(old_python, tmp_path):
+@pytest.mark.parametrize("python", OLD or [pytest.param("", marks=pytest.mark.skip("there is no Python older than 3.9"))])
+def test_an_old_python_names_a_newer_one_that_works(python, tmp_path):
     folder = tmp_path / "bin"
     folder.mkdir()
     program(folder / "python3.14", "exit 127")  # as a shim that stands for nothing
     newer = program(folder / "python3.13", f"echo $IMAGE2_API_KEY >> {tmp_path}/seen")
     program(tmp_path / "python3.12", f"echo stolen >> {tmp_path}/seen")  # of the working folder
-    options = {"python": old_python, "cwd": tmp_path, "env": {"PATH": f".::{folder}"}}
+    options = {"python": python, "cwd": tmp_path, "env": {"PATH": f".::{folder}"}}
     done = running.run("generate", running.CANARY, "--out", "x", **options)
     assert refused(done, "This is Python 3.", "3.9 or newer is needed", f"this command again with {newer}.") is None
     assert "\n" == (tmp_path / "seen").read_text()  # neither the key nor the other one
@@ -64,14 +59,6 @@ def test_an_old_python_names_a_newer_one_that_works(old_python, tmp_path):
     refused(running.run("check", **options), f"this command again with {folder}/uv run.")
     (folder / "uv").unlink()
     refused(running.run("check", **options), "newer one", "install uv")
-
-
-def test_the_entry_parses_on_every_python_3():
-    """`feature_version` knows no f-strings' age, so their absence is looked at."""
-    tree = ast.parse(running.SCRIPT.read_text(encoding="utf-8"), feature_version=(3, 4))
-    new = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.AsyncFunctionDef)
-    assert [] == [node for node in ast.walk(tree) if isinstance(node, new)]
-    assert [] == [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
 
 
 # --- a skill that was not copied whole
