@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from urllib.parse import quote
 
 import pytest
@@ -79,9 +78,14 @@ def test_secrets_are_masked_as_they_are_and_percent_encoded():
 
 # --- the whole way, from the service to the answer
 
-def assert_clean(done, answer: dict) -> None:
-    """Nothing that nobody sees is in the answer or on stderr."""
-    assert not UNSEEN.search(json.dumps(answer, ensure_ascii=False)) and not UNSEEN.search(done.stderr.replace("\n", ""))
+@pytest.fixture
+def clean_run(run, service, project):
+    """A whole run and its answer; nothing that nobody sees is in either stream."""
+    def bound(*words, seconds: float = 5, **options):
+        done = run(*words, "-v", **options)
+        assert not UNSEEN.search(done.stderr.replace("\n", "")), done
+        return done, hold(done, service, project, seconds)
+    return bound
 
 
 def raw(text: str, status: int = 200) -> Answer:
@@ -90,7 +94,7 @@ def raw(text: str, status: int = 200) -> Answer:
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_text_is_cleaned_wherever_it_stands(run, service, project, name):
+def test_text_is_cleaned_wherever_it_stands(clean_run, service, name):
     text = ODD[name]
     service.on_post(ok(status=text))
     service.on_poll(pending(status=text), completed(status="completed", data=[
@@ -98,38 +102,38 @@ def test_text_is_cleaned_wherever_it_stands(run, service, project, name):
         {"url": f"{service.base_url}/generations/{text}-0.png", "revised_prompt": text},
         {"url": None, "status": "failed", "error": text},
     ], error=text))
-    done = run("generate", "a cat", *FAST, "-v", "--timeout", "3")
-    answer = hold(done, service, project, 3)
-    assert_clean(done, answer)
+    _done, answer = clean_run("generate", "a cat", *FAST, "--timeout", "3")
     assert "evil.example" not in str(answer["next"]) and "pwned" not in str(answer["next"])
 
 
-def test_the_words_of_a_refusal_are_data_too(run, service, project):
+def test_the_words_of_a_refusal_are_data_too(clean_run, service):
     service.on_post(refuse(400, "".join(ODD.values()), ORDER, x_odd=1))
-    done = run("generate", "a cat", "-v")
-    answer = hold(done, service, project, 3)
-    assert_clean(done, answer)
+    done, answer = clean_run("generate", "a cat")
     assert (3, None) == (done.exit, answer["next"])
     assert ORDER[:20] not in answer["error"]["message"] and len(answer["error"]["server_message"]) <= 200
 
 
-def test_a_header_is_text_of_the_server_too(run, service, project):
+def test_a_header_is_text_of_the_server_too(clean_run, service):
     mark = "\x1b[2J\x1b]0;x\x07\xe2\x80\xae"  # a terminal's escapes, a bidi mark
     service.on_post(redirect(307, f"/{mark}"))
-    done = run("generate", "a cat", "-v")
-    assert_clean(done, hold(done, service, project, 5))
+    clean_run("generate", "a cat")
     service.on_post(ok().but(headers={"Content-Length": f"1{mark}"}))
     service.on_file(redirect(302, f"/generations/{mark}"), picture())
-    done = run("generate", "a dog", "-v", *FAST, "--timeout", "3", "--out", "other")
-    assert_clean(done, done.json)
+    clean_run("generate", "a dog", *FAST, "--timeout", "3", "--out", "other")
 
 
-def test_every_script_stays_readable_whatever_the_locale(run, service, project):
+def test_the_other_verbs_clean_text_too(clean_run, service):
+    service.on_poll(failed("".join(ODD.values()), status="fa\u200biled"))
+    clean_run("status", "task-1")
+    clean_run("wait", "task-1", *FAST)
+
+
+def test_every_script_stays_readable_whatever_the_locale(clean_run, service):
     words = ["naïve café", "日本語のプロンプト", "Привет", "مرحبا بالعالم", "🦊🌨", "ไทย"]
     service.on_poll(completed(data=[{"url": f"{service.base_url}/generations/task-1-{index}.png", "revised_prompt": text,
                                      "status": "completed"} for index, text in enumerate(words)]))
-    done = run("generate", " ".join(words), "--n", "6", *FAST, env={"LC_ALL": "C", "LANG": None})
-    assert words == [image["revised_prompt"] for image in hold(done, service, project, 5)["images"]]
+    done, answer = clean_run("generate", " ".join(words), "--n", "6", *FAST, env={"LC_ALL": "C", "LANG": None})
+    assert words == [image["revised_prompt"] for image in answer["images"]]
     assert "日本語のプロンプト" in done.stdout  # as it is, not as \\u65e5
 
 
@@ -162,10 +166,3 @@ def test_looks_of_any_size_and_depth_lose_nothing(run, service, project):
     done = run("generate", "a cat", *FAST, "--timeout", "30")
     hold(done, service, project, 15)
     assert (0, 5) == (done.exit, len(service.polls))
-
-
-def test_the_other_verbs_clean_text_too(run, service, project):
-    service.on_poll(failed("".join(ODD.values()), status="fa\u200biled"))
-    for words in (("status", "task-1"), ("wait", "task-1", *FAST)):
-        done = run(*words, "-v")
-        assert_clean(done, hold(done, service, project, 5))
