@@ -39,11 +39,7 @@ def main() -> None:
         number = getattr(signal, name, None)
         if number is not None and (name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN):  # of nohup
             signal.signal(number, clock.stop)
-    command = Main(clock)
-    exit_status = command.run()
-    if command.is_stuck():
-        os._exit(exit_status)  # Python's own end would wait for a pipe that is full and that nobody reads
-    sys.exit(exit_status)
+    sys.exit(Main(clock).run())
 
 
 class Main:
@@ -80,10 +76,6 @@ class Main:
             except Interrupted:
                 serving.stop()
         return exit_status
-
-    def is_stuck(self) -> bool:
-        """Does somebody hold our stdout or stderr open and not read it?"""
-        return self._stuck is not None and self._stuck.is_alive()
 
     def _answer(self) -> tuple[Answer, int]:
         try:
@@ -131,11 +123,14 @@ class Main:
 
     def _tell(self, text: str) -> None:
         """A text for people, on stderr; dropped while nobody reads what is there."""
-        if not self.is_stuck():
+        if not (self._stuck and self._stuck.is_alive()):
             self._write(sys.stderr, masked(text, self._secrets).encode("utf-8", "replace"), TELL_S)
 
     def _write(self, stream: Optional[IO[str]], data: bytes, seconds: float) -> None:
-        """By a thread, past Python's own buffers: a pipe that nobody reads once held a paid order for ever."""
+        """By a thread, past Python's own buffers: a pipe that nobody reads once held a paid order for ever.
+
+        The end of the process does not wait for the thread either, but would for a text that is left in those buffers.
+        """
         import threading
 
         writing = threading.Thread(target=_write_all, args=(stream, data), daemon=True)
