@@ -65,7 +65,6 @@ def run() -> int:
         lost = getattr(error, "name", None) or getattr(error, "filename", None) or "a part"
         return answer(lost + " is missing or broken beside " + os.path.realpath(__file__) + ": not copied whole. Install it"
                       " again: " + REINSTALL + ", or: git clone https://github.com/ichizi/image2-skills", REINSTALL)
-    return 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import functools
 import os
 import signal
 import sys
-from typing import IO, TYPE_CHECKING, Optional
+from typing import IO, TYPE_CHECKING, NoReturn, Optional
 
 from .answer import Answer, line, of_error
 from .clock import Clock, Interrupted
@@ -32,7 +32,7 @@ STOPPED = {  # by what was accepted
 }
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line of this process and exit."""
     clock = Clock()
     for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP"):

@@ -1,4 +1,4 @@
-"""What a machine without the packages tries, in the order of `WAYS`: a private copy, uv, a private copy made by pip.
+"""What a machine without the packages tries, in this order: a private copy, uv, a private copy made by pip.
 
 The only module that starts other programs (uv, pip, venv) and that writes to the user's cache folder. May not touch the
 output folder or any Python installation; its children never see the key.
@@ -62,7 +62,7 @@ class Bare(NamedTuple):
 def bring(bare: Bare) -> None:
     """Return when the packages can be imported, or become another process. Raises `Image2Error` missing_dependency."""
     facts, is_forbidden = bare.lacks(), os.environ.get("IMAGE2_NO_INSTALL", "0") not in ("", "0")
-    for way in WAYS[:1] if is_forbidden else WAYS:
+    for way in (use_copy,) if is_forbidden else (use_copy, go_on_with_uv, make_copy):  # the first only looks
         failure = way(bare)
         if failure is None:
             return
@@ -201,9 +201,6 @@ def go_on_with_uv(bare: Bare) -> Optional[str]:
     if os.name == "nt":  # exec detaches there: the shell would not wait for the answer
         raise SystemExit(subprocess.call(command))
     os.execv(python, command)
-
-
-WAYS: tuple[Callable[[Bare], Optional[str]], ...] = (use_copy, go_on_with_uv, make_copy)  # the first only looks
 
 
 def _run(clock: Clock, command: list[str], folder: str, **settings: str) -> tuple[int, str]:

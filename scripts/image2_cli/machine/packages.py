@@ -21,8 +21,7 @@ LAUNCHER = "IMAGE2_LAUNCHER"  # how the process was started that this one took o
 def requirements(script: str) -> list[tuple[str, str, str]]:
     """(name, floor, ceiling) of each; the ranges stand in the PEP 723 block of `script` alone."""
     with open(script, encoding="utf-8") as file:
-        block = file.read().partition("# /// script\n")[2].partition("# ///\n")[0]
-    return re.findall(r'"([\w-]+)>=([\d.]+),<([\d.]+)"', block)
+        return re.findall(r'^#   "([\w-]+)>=([\d.]+),<([\d.]+)",$', file.read(), re.M)
 
 
 def numbers(version: str) -> tuple[int, ...]:
