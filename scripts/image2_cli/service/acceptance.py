@@ -72,53 +72,50 @@ TOPICS = {
 }
 
 
-class Route(NamedTuple):
-    """How the service is asked: its host, the setting of the proxy to it, the sandbox around this process."""
+class Broken(NamedTuple):
+    """An exchange that ended in an exception: with which host, by the proxy of which setting, inside which sandbox.
 
+    `nothing_sent`: no byte of an order was handed to the network. Its causes alone do not prove that: an answer with two
+    Content-Lengths raises the InvalidHeader of a bad request.
+    """
+
+    error: BaseException
+    nothing_sent: bool
     where: str
-    proxy: Optional[str] = None
-    host_sandbox: Optional[HostSandbox] = None
+    proxy: Optional[str]
+    host_sandbox: Optional[HostSandbox]
 
 
-def of_order(reply: Reply, had_local_image: bool) -> Task:
+def of_order(reply: Reply, had_local_image: bool, broken: Optional[Broken] = None) -> Task:
     """The `Task` (or images at once) of a POST's answer. Raises `Image2Error` for every other end."""
-    if not _is_2xx(reply):
-        meaning = _meaning(reply)
-        task_id = find_task_id(reply.body) if SPENDING[meaning].charged == "maybe" else None
-        if task_id:  # a gateway's 504 around the service's own answer: polling turns a loss into a success
-            return Task(task_id, None, None, ())
-        raise _end(reply, meaning, had_local_image)
-    try:
-        task = parse_task(reply.value)
-        if task.id or any(image.is_there for image in task.images):
-            return task
-    except UnusableId as reason:
-        raise _end(reply, "unknown", what=f"the service answered {reply.status}, but {reason}") from None
-    except NotATask:
-        pass
-    task_id = find_task_id(reply.body)
-    if task_id:
+    if broken and reply.status is None:
+        if broken.nothing_sent:
+            raise _no_answer(broken)
+        what = f"the connection broke before an answer came ({_what_broke(causes(broken.error))})"
+        raise _end(reply, "unknown", what=what)
+    if reply.is_2xx:
+        try:
+            task = parse_task(reply.value)
+            if task.id or any(image.is_there for image in task.images):
+                return task
+        except UnusableId as reason:
+            raise _end(reply, "unknown", what=f"the service answered {reply.status}, but {reason}") from None
+        except NotATask:
+            pass
+    end = _end(reply, _meaning(reply), had_local_image)
+    task_id = find_task_id(reply.body) if end.charged == "maybe" else None
+    if task_id:  # in a cut answer, or in a gateway's 504 around the service's own: polling turns a loss into a success
         return Task(task_id, None, None, ())
-    if explicit_error(reply.value) is not None:
-        raise _end(reply, "credit" if _is_about(reply, "credit") else "order", had_local_image)
-    raise _end(reply, "unknown", what=f"the service answered {reply.status} with neither a task id nor images")
+    raise end
 
 
-def of_broken_order(error: BaseException, reply: Reply, route: Route, nothing_sent: bool, had_local_image: bool) -> Task:
-    """The same for a POST that ended in an exception. `nothing_sent`: no byte of the body was handed to the network. Its
-    causes alone do not prove that: an answer with two Content-Lengths raises the InvalidHeader of a bad request."""
-    if reply.status is not None:
-        return of_order(reply, had_local_image)
-    if nothing_sent:
-        raise _no_answer(error, route, nothing_sent)
-    raise _end(reply, "unknown", what=f"the connection broke before an answer came ({_kind(causes(error))})")
-
-
-def of_look(reply: Reply, task_id: str) -> Task:
+def of_look(reply: Reply, task_id: str, broken: Optional[Broken] = None) -> Task:
     """The `Task` a GET answered, always with an id. Raises `Image2Error`, which ends no task and says nothing of money."""
+    if broken and reply.status is None:
+        raise _no_answer(broken)
     if reply.status == 404:
         raise _error(reply, "task_not_found", f"The service knows no task {task_id}.")
-    if not _is_2xx(reply):
+    if not reply.is_2xx:
         if _meaning(reply) == "key":
             raise _end(reply, "key")
         raise _error(reply, "unavailable", f"The service answered {reply.status} when asked for the task.")
@@ -134,25 +131,16 @@ def of_look(reply: Reply, task_id: str) -> Task:
     return task._replace(id=task_id)
 
 
-def of_broken_look(error: BaseException, reply: Reply, route: Route, task_id: str) -> Task:
-    """The same for a GET that ended in an exception."""
-    if reply.status is not None:
-        return of_look(reply, task_id)
-    raise _no_answer(error, route)
-
-
 def server_message(reply: Reply) -> Optional[str]:
     """The service's own words in an answer, cleaned and cut; None where it has none (HTML is none)."""
     return error_text(reply.value) or clean(reply.words)
 
 
-def _is_2xx(reply: Reply) -> bool:
-    return 200 <= (reply.status or 0) < 300
-
-
 def _meaning(reply: Reply) -> str:
-    """What an answer other than 2xx means: by its number, unless its words or headers say more."""
+    """What an answer without a task means: by its number, unless its words or headers say more."""
     status, has_time = reply.status or 0, retry_after(reply.headers) is not None
+    if reply.is_2xx and explicit_error(reply.value) is not None:
+        return "credit" if _is_about(reply, "credit") else "order"
     if status == 403:
         if reply.is_page:
             return "gateway"
@@ -172,9 +160,10 @@ def _meaning(reply: Reply) -> str:
 def _end(reply: Reply, meaning: str, had_local_image: bool = False, what: str = "") -> Image2Error:
     """The error of an order whose answer has this meaning; `what` happened is said where that is unknown."""
     row = SPENDING[meaning]
-    charged = "maybe" if _is_2xx(reply) else row.charged  # whether a refusal in a 2xx costs, nobody says
-    message = MESSAGES[meaning].format(status=reply.status, what=what or f"the service answered {reply.status}",
-                                       mend=_mend(reply, had_local_image))
+    if not what:
+        what = f"the service answered {reply.status}" + (" with neither a task id nor images" if reply.is_2xx else "")
+    charged = "maybe" if reply.is_2xx else row.charged  # whether a refusal in a 2xx costs, nobody says
+    message = MESSAGES[meaning].format(status=reply.status, what=what, mend=_mend(reply, had_local_image))
     return _error(reply, row.code, message, charged, row.may_resend)
 
 
@@ -214,58 +203,59 @@ def _codes(value: Any) -> Iterator[str]:
                 yield re.sub(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])", " ", text)
 
 
-def _no_answer(error: BaseException, route: Route, nothing_sent: bool = False) -> Image2Error:
-    """Why none came, by all that led to the error: requests' own says the same of a refusal and of a reset."""
-    from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
-    from urllib3.exceptions import NewConnectionError, ProxyError
-
-    chain = causes(error)
-
-    def end(why: str, advice: str, may_resend: bool = False, code: str = "network") -> Image2Error:
-        consequence = "; nothing was sent" if nothing_sent else ""
-        found = Image2Error(code, f"{route.where} gave no answer ({why}){consequence}. {advice}",
-                            may_resend=may_resend and nothing_sent)
-        found.retryable = may_resend  # else it is a setting of this machine, which stays as it is
-        return found
-
-    def find(*kinds: Type[BaseException]) -> Optional[BaseException]:
-        return next((one for one in chain if isinstance(one, kinds)), None)
-
-    tls = find(ssl.SSLCertVerificationError) or next((one for one in chain if type(one) is ssl.SSLError), None)
-    if tls or type(error) is OSError:  # the latter is requests' own look at the bundle, before it connects
-        words = getattr(tls, "verify_message", None) or getattr(tls, "reason", None) or str(tls or error)
-        return end(f"TLS failed: {clean(words, 120)}", "Behind a company proxy, REQUESTS_CA_BUNDLE must name a file with "
-                   "its certificates; elsewhere it is not needed.", code="tls")
-    setting = route.proxy or "HTTPS_PROXY"
-    if find(InvalidURL, InvalidSchema, MissingSchema):
-        why = "the Python package PySocks is missing" if "SOCKS" in str(error) else type(error).__name__
-        return end(f"{setting} or the URL cannot be used: {why}", f"Check {setting}.")
-    if find(ProxyError):
-        refusal = re.search(r"Tunnel connection failed: (\d{3})", " ".join(map(str, chain)))
-        why = f"answered {refusal[1]}" if refusal else "did not connect"
-        return end(f"the proxy of {setting} {why}", _advice(route), may_resend=not (refusal and refusal[1][0] == "4"))
-    if find(NewConnectionError) and find(PermissionError):  # of socket() or connect(), on loopback too
-        return end("a sandbox on this machine forbids network connections", _advice(route) if route.host_sandbox else
-                   "Ask the user to allow them, or to run this outside it.")
-    return end(_kind(chain), _advice(route), may_resend=True)
-
-
-def _advice(route: Route) -> str:
-    if route.host_sandbox:
-        name, opens = route.host_sandbox
-        return f"{name}'s sandbox may block the network; ask the user to allow it: {opens}."
-    what = f"the network and {route.proxy}" if route.proxy else "the network"
-    return f"Check {what}, then run the same again."
-
-
-KINDS = {
+KINDS = {  # of an error, and how an exchange broke that it ended
     "NameResolutionError": "the name was not found", "NewConnectionError": "no connection",
     "ConnectTimeoutError": "no connection", "Overdue": "no answer in time", "TimeoutError": "no answer in time",
     "timeout": "no answer in time", "ReadTimeoutError": "no answer in time", "ConnectionResetError": "reset",
     "RemoteDisconnected": "closed without an answer"}
 
 
-def _kind(chain: List[BaseException]) -> str:
-    """How an exchange broke, in a few words."""
+def _what_broke(chain: List[BaseException]) -> str:
     names = [type(one).__name__ for one in chain]
     return next((words for kind, words in KINDS.items() if kind in names), names[0])
+
+
+def _no_answer(broken: Broken) -> Image2Error:
+    """Why none came, by all that led to the error: requests' own says the same of a refusal and of a reset."""
+    from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
+    from urllib3.exceptions import NewConnectionError, ProxyError
+
+    error, nothing_sent, where, proxy, host_sandbox = broken
+    chain = causes(error)
+
+    def came_of(*kinds: Type[BaseException]) -> bool:
+        return any(isinstance(one, kinds) for one in chain)
+
+    code, retryable, advice, setting = "network", False, _advice(broken), proxy or "HTTPS_PROXY"
+    tls = next((one for one in chain if type(one) in (ssl.SSLError, ssl.SSLCertVerificationError)), None)
+    if tls or type(error) is OSError:  # the latter is requests' own look at the bundle, before it connects
+        words = getattr(tls, "verify_message", None) or getattr(tls, "reason", None) or str(tls or error)
+        code, why = "tls", f"TLS failed: {clean(words, 120)}"
+        advice = ("Behind a company proxy, REQUESTS_CA_BUNDLE must name a file with its certificates; elsewhere it is not "
+                  "needed.")
+    elif came_of(InvalidURL, InvalidSchema, MissingSchema):
+        fault = "the Python package PySocks is missing" if "SOCKS" in str(error) else type(error).__name__
+        why, advice = f"{setting} or the URL cannot be used: {fault}", f"Check {setting}."
+    elif came_of(ProxyError):
+        refusal = re.search(r"Tunnel connection failed: (\d{3})", " ".join(map(str, chain)))
+        why = f"the proxy of {setting} " + (f"answered {refusal[1]}" if refusal else "did not connect")
+        retryable = not (refusal and refusal[1].startswith("4"))
+    elif came_of(NewConnectionError) and came_of(PermissionError):  # of socket() or connect(), on loopback too
+        why = "a sandbox on this machine forbids network connections"
+        if not host_sandbox:
+            advice = "Ask the user to allow them, or to run this outside it."
+    else:
+        why, retryable = _what_broke(chain), True
+    consequence = "; nothing was sent" if nothing_sent else ""
+    end = Image2Error(code, f"{where} gave no answer ({why}){consequence}. {advice}",
+                      may_resend=retryable and nothing_sent)
+    end.retryable = retryable  # else it is a setting of this machine, which stays as it is
+    return end
+
+
+def _advice(broken: Broken) -> str:
+    if broken.host_sandbox:
+        name, opens = broken.host_sandbox
+        return f"{name}'s sandbox may block the network; ask the user to allow it: {opens}."
+    what = f"the network and {broken.proxy}" if broken.proxy else "the network"
+    return f"Check {what}, then run the same again."

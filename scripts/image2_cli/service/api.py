@@ -68,9 +68,8 @@ class Api:
             self._exchange(session, "POST", self.orders_url, reply, seconds, LINGER_S, data=content, headers=headers,
                            silence=seconds)
         except (Exception, Interrupted) as error:
-            nothing_sent = content.withdraw()
             try:
-                return acceptance.of_broken_order(error, reply, self._route(), nothing_sent, had_local_image)
+                return acceptance.of_order(reply, had_local_image, self._broken(error, content.withdraw()))
             except Image2Error as end:
                 if isinstance(error, Interrupted):
                     error.charged = end.charged
@@ -88,22 +87,22 @@ class Api:
         try:
             self._exchange(session, "GET", self._tasks_url + quote(task_id, safe=""), reply, seconds)
         except Exception as error:
-            return acceptance.of_broken_look(error, reply, self._route(), task_id)
+            return acceptance.of_look(reply, task_id, self._broken(error, nothing_sent=False))
         return acceptance.of_look(reply, task_id)
 
     def _new_session(self) -> Any:
         return transport.new_session(use_proxies=not self._is_loopback)  # there, no proxy may see the key
 
-    def _route(self) -> acceptance.Route:
+    def _broken(self, error: BaseException, nothing_sent: bool) -> acceptance.Broken:
         proxy = None if self._is_loopback else transport.proxy_setting(self.orders_url)
-        return acceptance.Route(self.where, proxy, self._host_sandbox)
+        return acceptance.Broken(error, nothing_sent, self.where, proxy, self._host_sandbox)
 
     def _exchange(self, session: Any, method: str, url: str, reply: transport.Reply, seconds: float, linger: float = 0.0,
                   **content: Any) -> None:
         """One exchange within `seconds`; the session is kept for the next one where it ended well."""
         started, outcome = self._clock.now(), "no answer"
         try:
-            self._clock.call(lambda: transport.exchange(session, method, url, reply, None, self._bearer, **content),
+            self._clock.call(lambda: transport.exchange(session, method, url, reply, self._bearer, **content),
                              seconds, linger)
         except (Overdue, Interrupted):
             outcome = "given up"

@@ -204,7 +204,6 @@ def _shortened(value: Any, name: str = "") -> Any:
 
 
 def _reason(error: Any) -> Optional[str]:
-    """The words of an `error` that is not empty, of whatever shape."""
     return (error_text(error) or clean(str(error))) if error else None
 
 
@@ -230,8 +229,7 @@ def _words(value: Any, depth: int = 0) -> str:
 
 def _progress(value: Any) -> Optional[float]:
     """A number of percent, or None: null, text, infinities and truth values are no error, just no news."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 < value < 1e9
-    return value if is_number else None
+    return value if type(value) in (int, float) and -1e9 < value < 1e9 else None
 
 
 def _image(index: int, item: Any) -> ImageResult:

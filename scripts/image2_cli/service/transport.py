@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Mapping, Optional
 
 if TYPE_CHECKING:  # importing requests takes longer than all that --help does
-    from requests import PreparedRequest, Response, Session
+    from requests import Response, Session
 
 USER_AGENT = "image2-skill/2"
 # To connect to one address: a name whose first two were dead failed within every look, at 10 s each (cpython#105249).
@@ -46,6 +46,10 @@ class Reply:
     given_up: bool = False  # nobody waits for the rest
     value: Any = None  # the body as JSON
     words: Optional[str] = None  # or as a plain text
+
+    @property
+    def is_2xx(self) -> bool:
+        return 200 <= (self.status or 0) < 300
 
     @property
     def is_page(self) -> bool:
@@ -114,8 +118,9 @@ def open_stream(session: Session, method: str, url: str, log: Optional[Log], aut
                 silence: float = SILENCE_S, **content: Any) -> Response:
     """Send one request; the response with its body unread. `log(line)` gets one line for people, or is None."""
     started, outcome = time.monotonic(), "no answer"
+    auth = auth or (lambda prepared: prepared)  # without any, requests takes a login for the host out of ~/.netrc
     try:
-        response = session.request(method, url, auth=auth or _no_login, allow_redirects=False, stream=True,
+        response = session.request(method, url, auth=auth, allow_redirects=False, stream=True,
                                    timeout=(CONNECT_S, silence), proxies=dict(session.proxies), **content)
         outcome = f"{response.status_code}, {response.headers.get('Content-Length', '?')} bytes"
         return response
@@ -139,10 +144,9 @@ def pieces(response: Response, bound: int) -> Iterator[bytes]:
         yield piece
 
 
-def exchange(session: Session, method: str, url: str, reply: Reply, log: Optional[Log] = None, auth: Any = None,
-             **content: Any) -> None:
+def exchange(session: Session, method: str, url: str, reply: Reply, auth: Any, **content: Any) -> None:
     """Send and read to the end, into `reply`. Raises what requests and urllib3 raise, and `TooLarge`."""
-    with open_stream(session, method, url, log, auth, **content) as response:
+    with open_stream(session, method, url, None, auth, **content) as response:
         reply.headers, reply.status = response.headers, response.status_code
         for piece in pieces(response, MAX_ERROR if response.status_code >= 400 else MAX_ANSWER):
             reply.body += piece
@@ -157,10 +161,7 @@ def retry_after(headers: Mapping[str, str]) -> Optional[int]:
     if re.fullmatch(r"\s*[0-9]+(\.[0-9]*)?\s*", value):
         seconds = float(value)
     else:
-        until, now = _epoch(value), _epoch(headers.get("Date", ""))
-        if until is None:
-            return None
-        seconds = until - (time.time() if now is None else now)
+        seconds = _epoch(value, math.nan) - _epoch(headers.get("Date", ""), time.time())  # nan is in no range
     return min(math.ceil(seconds), LONGEST_S) if 0 <= seconds < math.inf else None
 
 
@@ -176,12 +177,12 @@ def causes(error: BaseException) -> List[BaseException]:
     return seen
 
 
-def _epoch(date: str) -> Optional[float]:
+def _epoch(date: str, otherwise: float) -> float:
     try:
         when = parsedate_to_datetime(date)
         return when.replace(tzinfo=when.tzinfo or timezone.utc).timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):
-        return None
+        return otherwise
 
 
 def _unpacked(packed: Iterator[bytes]) -> Iterator[bytes]:
@@ -200,11 +201,6 @@ def _unpacked(packed: Iterator[bytes]) -> Iterator[bytes]:
         if unpacker.eof:
             return
     raise zlib.error("cut")
-
-
-def _no_login(prepared: PreparedRequest) -> PreparedRequest:
-    """An `auth` that adds nothing: without one, requests takes a login for the host out of ~/.netrc."""
-    return prepared
 
 
 @functools.cache
