@@ -58,15 +58,15 @@ class Answer:
     body: Any = b""               # bytes, str, a value for JSON, or a callable(request) giving one of these
     content_length: Any = "auto"  # None: the close ends the body; int and str are sent as given
     chunked: bool = False
-    cut_at: Any = None            # bytes of head and body to send, negative from the end, or "head"
-    reset: bool = False           # without cut_at: before any byte; so too for hang
-    hang: float | None = None     # seconds of silence before the connection ends
+    cut_at: Any = None            # a fault: bytes of head and body to send, negative from the end, or "head"
+    reset: bool = False           # beside cut_at, as `hang` is
+    hang: float = 0               # seconds of silence before the connection ends
     drip: tuple | None = None     # (bytes, seconds): so many bytes each so many seconds
     delay: float = 0              # seconds before the first byte
     until: threading.Event | None = None  # nothing is said before this is set; the order counts as soon as it is read
     hints: tuple = ()             # statuses of informational answers (103, …) that go out first
     before_read: bool = False     # answer after the head: the body stays unread, nothing is accepted
-    raw: bytes | None = None      # exactly these bytes instead of status, headers and body
+    raw: bytes | None = None      # see raw()
     accepted: bool | None = None  # None: yes for a 2xx and for every fault
 
     def but(self, **changes: Any) -> Answer:
@@ -74,7 +74,7 @@ class Answer:
 
     @property
     def is_fault(self) -> bool:
-        return self.reset or self.cut_at is not None or self.hang is not None
+        return self.cut_at is not None
 
     @property
     def takes_the_order(self) -> bool:
@@ -89,10 +89,9 @@ class Answer:
         """The bytes to send, already cut."""
         body = self.body(request) if callable(self.body) else self.body
         types = {bytes: "image/png", str: "text/html; charset=utf-8"}
-        content_type = types.get(type(body), "application/json")
+        headers: dict = {"Content-Type": types.get(type(body), "application/json")}
         if not isinstance(body, bytes):
             body = (body if isinstance(body, str) else json.dumps(body)).encode()
-        headers: dict = {"Content-Type": content_type}
         if self.chunked:
             headers["Transfer-Encoding"] = "chunked"
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
@@ -107,8 +106,7 @@ class Answer:
         head = (hints + "\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         if self.cut_at == "head":
             return head
-        says_nothing = self.is_fault and self.cut_at is None
-        return b"" if says_nothing else (head + body if self.raw is None else self.raw)[: self.cut_at]
+        return (head + body if self.raw is None else self.raw)[: self.cut_at]
 
 
 Said = Union[Answer, Callable[[Request], Answer]]  # what on_post, on_poll and on_file take
@@ -123,8 +121,8 @@ def spoiled(answer: Said, **changes: Any) -> Said:
 
 # The service's JSON. `fields` replace or add members at the top: ok(data=[]).
 
-def _task(request: Request, status: str, data: list, **fields: Any) -> dict:
-    return {"created": CREATED, "task_id": request.task_id, "status": status, "data": data, **fields}
+def _task(say: Callable[[Request], dict], fields: dict) -> Answer:
+    return Answer(body=lambda request: {"created": CREATED, "task_id": request.task_id, **say(request), **fields})
 
 
 def _waiting(request: Request) -> list:
@@ -140,34 +138,30 @@ def _images(request: Request, n: int | None, urls: list | None) -> list:
 
 def ok(task_id: str | None = None, **fields: Any) -> Answer:
     """An async order is accepted; without an id the orders are called task-1, task-2…"""
-    def body(request: Request) -> Any:
+    def say(request: Request) -> dict:
         request.task_id = task_id or request.task_id  # so that polls for it know the order's n and size
-        return {**_task(request, "pending", _waiting(request)), **fields}
-    return Answer(body=body)
+        return {"task_id": request.task_id, "status": "pending", "data": _waiting(request)}
+    return _task(say, fields)
 
 
 def pending(progress: Any = 0, **fields: Any) -> Answer:
-    def body(request: Request) -> Any:
-        return {**_task(request, "pending", _waiting(request), progress=progress, error=None), **fields}
-    return Answer(body=body)
+    return _task(lambda request: {"status": "pending", "data": _waiting(request), "progress": progress, "error": None},
+                 fields)
 
 
 def completed(n: int | None = None, urls: list | None = None, **fields: Any) -> Answer:
     """The task is done, with `n` images on this service (None: as many as ordered), or those at `urls`."""
-    def body(request: Request) -> Any:
-        return {**_task(request, "completed", _images(request, n, urls), progress=100, error=None), **fields}
-    return Answer(body=body)
+    return _task(lambda request: {"status": "completed", "data": _images(request, n, urls), "progress": 100, "error": None},
+                 fields)
 
 
-def failed(message: str = "the model refused the prompt", code: str | None = None, **fields: Any) -> Answer:
-    """The task is over; `error` is the message alone, or an object where a code is given."""
-    error = {"code": code, "message": message} if code else message
-    return Answer(body=lambda request: {**_task(request, "failed", [], progress=0, error=error), **fields})
+def failed(message: str, **fields: Any) -> Answer:
+    return _task(lambda _request: {"status": "failed", "data": [], "progress": 0, "error": message}, fields)
 
 
-def sync_completed(n: int | None = None, urls: list | None = None, **fields: Any) -> Answer:
+def sync_completed(urls: list | None = None, **fields: Any) -> Answer:
     """The answer of the synchronous endpoint: images at once, no task."""
-    return Answer(body=lambda request: {"created": CREATED, "data": _images(request, n, urls), **fields})
+    return Answer(body=lambda request: {"created": CREATED, "data": _images(request, None, urls), **fields})
 
 
 def refuse(status: int, message: str = "refused", code: str | None = None, **headers: Any) -> Answer:
@@ -180,6 +174,11 @@ def refuse(status: int, message: str = "refused", code: str | None = None, **hea
 def page(status: int = 200, html: str = HTML, **headers: Any) -> Answer:
     """An HTML page, as proxies and gateways send it."""
     return refuse(status, **headers).but(body=html)
+
+
+def raw(text: str) -> Answer:
+    """These bytes, one a character, in place of status, headers and body."""
+    return Answer(raw=text.encode("latin-1"))
 
 
 def redirect(status: int, location: str) -> Answer:
