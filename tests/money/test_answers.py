@@ -208,11 +208,9 @@ def test_on_a_terminal_a_line_moves_and_is_gone_before_the_indented_answer(start
 DENIED = """
 import errno, os, socket
 def denied(*_):
-    raise OSError(getattr(errno, {code!r}), os.strerror(getattr(errno, {code!r})))
-socket.socket = type("Denied", (socket.socket,), dict.fromkeys({calls!r}, denied))
+    raise OSError(errno.{code}, os.strerror(errno.{code}))
+socket.socket = type("Denied", (socket.socket,), {{"{call}": denied}})
 """
-
-
 VERBS = ["generate a-cat --sandbox", "batch orders.txt --sandbox", "wait t-1 --sandbox", "status t-1 --sandbox",
          "check --sandbox", "sandbox"]
 CALLS = [("__init__", "EPERM"), ("bind", "EACCES"), ("connect", "EPERM")]
@@ -224,7 +222,7 @@ CALLS = [("__init__", "EPERM"), ("bind", "EACCES"), ("connect", "EPERM")]
 def test_a_host_that_denies_sockets_is_named_and_nothing_is_called_a_bug(run, project, tmp_path, verb, call, code):
     """As seatbelt and seccomp do, loopback too."""
     (tmp_path / "denied").mkdir()
-    (tmp_path / "denied" / "sitecustomize.py").write_text(DENIED.format(code=code, calls=[call]))
+    (tmp_path / "denied" / "sitecustomize.py").write_text(DENIED.format(code=code, call=call))
     (project / "orders.txt").write_text("a cat\n")
     env = {"PYTHONPATH": tmp_path / "denied", "CODEX_SANDBOX": "seatbelt"}
     done = run(*verb.split(), *([] if verb == "sandbox" else ["--timeout", "4"]), env=env)

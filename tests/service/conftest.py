@@ -1,4 +1,4 @@
-"""One exchange in this process against the faulty service: how it ended, as a value."""
+"""One exchange in this process against the faulty service, which is asked once and no more: how it ended, as a value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def post() -> Callable[..., Any]:
             if answers:
                 service.on_post(*answers)
             end = ended(Api(service.base_url, CANARY, Clock(), **api).submit, ORDER, "order-1", seconds, local)
-            assert 1 == len(service.posts)
+            assert ["POST"] == [request.method for request in service.requests], "no redirect is followed"
             return end
     return attempt
 
@@ -33,5 +33,7 @@ def look() -> Callable[..., Any]:
     def attempt(answer: Any, task_id: str = "t-1", seconds: float = 5.0, **api: Any) -> Any:
         with Service() as service:
             service.on_poll(answer)
-            return ended(Api(service.base_url, CANARY, Clock(), **api).look, task_id, seconds)
+            end = ended(Api(service.base_url, CANARY, Clock(), **api).look, task_id, seconds)
+            assert ["GET"] == [request.method for request in service.requests], "no redirect is followed"
+            return end
     return attempt

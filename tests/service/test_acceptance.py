@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from faulty import Answer, cut, hang, ok, page, refuse, reset, sync_completed
+from faulty import Answer, cut, hang, ok, page, raw, refuse, reset, sync_completed
 from image2_cli.errors import Image2Error
 from image2_cli.service.task import Task
 from image2_cli.service.transport import retry_after
@@ -15,10 +15,6 @@ from requests.structures import CaseInsensitiveDict
 
 ID = '{"created": 1, "task_id": "task-1", "status": "pending", "data": [{"url": null, "status": "pending"}]}'
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-
-
-def raw(text: str) -> Answer:
-    return Answer(raw=text.encode("latin-1"))
 
 
 def says(status: int, code: Any = None, message: str = "no", **headers: Any) -> Answer:
@@ -93,6 +89,7 @@ ENDS = {
         "403, policy": says(403, "content_policy_violation"), "403, 违规": says(403, None, "提示词违规"), "404": page(404),
         "404, model": says(404, "model_not_found"), "400, credit": says(400, None, "not enough credit to the artist"),
         "407": Answer(407), "418": page(418), "400, cut": cut(says(400), -3).but(accepted=False),
+        "400, beside a task id": Answer(400, body={"task_id": "task-1", "error": "no"}),
         **{str(status): Answer(status, ELSEWHERE) for status in (301, 307, 308)}},  # by definition not processed
     REFUSED_MAYBE: {
         "409": says(409), "499": Answer(499), "200, msg": Answer(body={"code": "E1", "msg": "x"}),
@@ -137,31 +134,19 @@ def test_silence_after_the_order_is_unknown_within_its_time(post, answer):
     assert time.monotonic() - started < 3
 
 
-WORDS = {
-    "object": {"error": {"message": "the reason", "code": "x"}}, "detail": {"detail": "the reason"},
-    "title": {"title": "the reason", "status": 400}, "errors, list": {"errors": [{"message": "the reason"}]},
-    "errors, object": {"errors": {"size": ["the reason"]}},
-    "errors besides": {"message": "Validation failed", "errors": ["the reason"]},
-    "FastAPI": {"detail": [{"loc": ["body", "size"], "msg": "the reason", "type": "value_error"}]},
-    "NestJS": {"statusCode": 400, "message": ["the reason"], "error": "Bad Request"},
-    "plain text": b"the reason\n", "wrapped": {"code": 1, "data": None, "msg": "the reason"},
+WORDS = {  # the shapes of words in JSON: test_task
+    "JSON": (says(422, "x", "the reason"), "the reason"), "HTML": (page(400), None),
+    "plain text": (Answer(422, {"Content-Type": "text/plain"}, b"the reason\n"), "the reason"),
+    "behind an echo": (says(400, message=f"image data:image/png;base64,{'A' * 20_000} too large"), "image … too large"),
+    "binary": (Answer(400, body=b"\x00\x01\xff\xfe" * 9), None), "cut": (cut(says(400), -3).but(accepted=False), None),
 }
 
 
-@pytest.mark.parametrize("shape", WORDS)
-def test_the_reason_is_found_in_every_shape(post, shape):
-    body = WORDS[shape]
-    end = post(Answer(422, {"Content-Type": "text/plain"} if isinstance(body, bytes) else {}, body))
-    assert "the reason" in end.server_message
-    assert "size" in end.server_message or shape not in ("FastAPI", "errors, object")
-    assert "server_message" in end.message
-
-
-@pytest.mark.parametrize("answer", [page(400), Answer(400, body=b"\x00\x01\xff\xfe" * 9),
-                                    cut(says(400), -3).but(accepted=False)], ids=["HTML", "binary", "cut"])
-def test_what_holds_no_words_gives_none_and_the_advice_does_not_point_at_them(post, answer):
+@pytest.mark.parametrize("name", WORDS)
+def test_the_services_words_are_given_or_else_the_advice_does_not_point_at_them(post, name):
+    answer, expected = WORDS[name]
     end = post(answer)
-    assert (None, False) == (end.server_message, "server_message" in end.message)
+    assert (expected, expected is not None) == (end.server_message, "server_message" in end.message)
 
 
 ADVICE = {
@@ -170,22 +155,19 @@ ADVICE = {
     "408": (Answer(408), "Run the same", "Mend"),
     "409": (says(409), "may be at work", "Mend"), "redirect": (Answer(307), "IMAGE2_BASE_URL", "Mend"),
     "gateway": (page(403), "gateway", "IMAGE2_API_KEY"), "key": (says(403), "IMAGE2_API_KEY", "gateway"),
-    "unknown": (page(500), "--new", "Mend"),
+    "unknown": (page(500), "--new", "Mend"), "2xx": (Answer(body={}), "neither a task id nor images", "Mend"),
+    "local image": (says(400, None, "the picture"), "A URL may work", "It gave no reason"),
+    "size, beside a local image": (says(400, None, "bad size"), "Mend", "A URL may work"),
+    "URL": (says(400, None, "invalid image url"), "Mend", "A URL may work"),
 }
 
 
 @pytest.mark.parametrize("name", ADVICE)
 def test_every_refusal_says_what_to_do(post, name):
     answer, has, lacks = ADVICE[name]
-    message = post(answer).message
+    message = post(answer, local="local" in name).message
     assert has in message
     assert lacks not in message
-
-
-@pytest.mark.parametrize(("local", "words", "expected"), [
-    (True, "the picture", True), (True, "bad size", False), (False, "invalid image url", False)])
-def test_a_refused_local_image_may_work_as_a_url(post, local, words, expected):
-    assert expected is ("URL may work" in post(says(400, None, words), local=local).message)
 
 
 # --- looks
@@ -193,8 +175,8 @@ def test_a_refused_local_image_may_work_as_a_url(post, local, words, expected):
 LOOKS = {
     "401": (says(401), "key_rejected"), "403": (says(403), "key_rejected"), "403, page": (page(403), "unavailable"),
     "403, policy": (says(403, "content_policy_violation"), "unavailable"), "404": (says(404), "task_not_found"),
-    **{str(status): (says(status, retry_after=7), "unavailable")
-       for status in (302, 402, 410, 429, 503)},
+    **{str(status): (says(status, retry_after=7), "unavailable") for status in (402, 410, 429, 503)},
+    **{str(status): (Answer(status, ELSEWHERE), "unavailable") for status in (302, 307)},
     "HTML": (page(200), "unavailable"), "{}": (Answer(body={}), "unavailable"),
     "another task": (Answer(body={"task_id": "t-2", "status": "completed"}), "unavailable"),
     "a refused id": (Answer(body={"task_id": "../t-1", "status": "completed"}), "unavailable"),

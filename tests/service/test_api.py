@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-import time
 from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
 from endings import ORDER, ended
-from faulty import Answer, Service, completed, cut, failed, hang, ok, page, pending, redirect, refuse, reset, sync_completed
+from faulty import Answer, Service, completed, cut, failed, hang, ok, page, pending, refuse, reset, sync_completed
 from image2_cli.clock import Clock, Interrupted
 from image2_cli.service.api import Api
 from image2_cli.service.task import Task
@@ -50,16 +48,6 @@ def test_an_order_takes_a_fresh_connection_and_looks_share_one(service):
     for _ in range(5):
         asked.look("task-1", 5)
     assert 2 == service.connections
-
-
-@pytest.mark.parametrize("status", [302, 307])
-def test_no_redirect_is_followed_with_the_key(service, status):
-    with Service() as other:
-        service.on_post(redirect(status, other.base_url + "/api/v1/images/generations"))
-        service.on_poll(redirect(status, other.base_url + "/api/v1/images/tasks/task-1"))
-        assert ended(api(service).submit, ORDER, "order-1", 5).code in ("rejected", "outcome_unknown")
-        assert "unavailable" == ended(api(service).look, "task-1", 5).code
-        assert (1, 1, []) == (len(service.posts), len(service.polls), other.requests)
 
 
 # --- what comes back
@@ -124,26 +112,6 @@ def test_a_signal_before_an_order_lets_nothing_out(service):
     with pytest.raises(Interrupted) as caught:
         api(service, clock=clock).submit(ORDER, "order-1", 5)
     assert ("no", []) == (caught.value.charged, service.requests)
-
-
-def test_an_order_that_was_given_up_before_it_left_never_leaves(service, monkeypatch):
-    import socket
-
-    genuine, late = socket.getaddrinfo, threading.Event()
-
-    def slow(host: str, *more: Any, **named: Any) -> Any:
-        if host == "slow.test":
-            late.wait(5)
-            return genuine("127.0.0.1", *more, **named)
-        return genuine(host, *more, **named)
-
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
-    port = service.base_url.rpartition(":")[2]
-    end = ended(Api(f"http://slow.test:{port}", CANARY, Clock()).submit, ORDER, "order-1", 0.2)
-    assert ("network", "no", True) == (end.code, end.charged, end.may_resend)
-    late.set()
-    time.sleep(0.3)
-    assert 0 == service.received
 
 
 @pytest.mark.parametrize(("server", "expected"), [("image2-sandbox", True), ("nginx", False)])

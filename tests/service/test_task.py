@@ -138,15 +138,20 @@ def test_a_link_stays_as_it_came_unless_it_deceives_and_a_data_uri_is_data(item,
     assert (url, data) == (image.url, image.data)
 
 
-# --- the service's words (the shapes stand in test_acceptance)
+# --- the service's words
 
 
 @pytest.mark.parametrize(("value", "expected"), [
     ({"error": {"detail": {"msg": "words"}}}, "words"), ({"code": "words"}, "words"),
     ({"message": "", "error": "words"}, "words"), ({"error": {"a": {"b": {"c": {"message": "too deep"}}}}}, None),
     ({"message": None, "other": "x"}, None), ({"error": {"code": 5}}, None), ({"error": {"x": "y"}}, "x: y"),
-    (None, None), ({"error": True}, None), (["a", {"msg": "b"}], "a; b")])
-def test_words_are_found_at_any_depth_that_is_sane(value, expected):
+    (None, None), ({"error": True}, None), (["a", {"msg": "b"}], "a; b"),
+    ({"error": {"message": "words", "code": "x"}}, "words"), ({"title": "words", "status": 400}, "words"),
+    ({"errors": [{"message": "words"}]}, "words"), ({"errors": {"size": ["words"]}}, "size: words"),
+    ({"message": "failed", "errors": ["words"]}, "failed: words"), ({"code": 1, "data": None, "msg": "words"}, "words"),
+    ({"detail": [{"loc": ["body", "size"], "msg": "words", "type": "value_error"}]}, "body.size: words"),
+    ({"statusCode": 400, "message": ["words"], "error": "Bad Request"}, "words")])
+def test_words_are_found_in_every_shape_and_at_any_depth_that_is_sane(value, expected):
     assert expected == error_text(value)
 
 
