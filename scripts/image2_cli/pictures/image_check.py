@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import BinaryIO, Callable, NamedTuple, Optional, Set, Tuple
+from typing import BinaryIO, Callable, NamedTuple, Optional
 
 PIECE = 256 * 1024  # bytes held in memory at once
 HEAD = 1024  # bytes that are enough to say what a file is
@@ -17,7 +17,7 @@ MOST_PARTS = 2000  # segments or boxes before the picture: more are made to wast
 LONGEST_SIDE = 65_535  # pixels: what JPEG and GIF can say at most
 MOST_PIXELS = 1 << 28  # the largest WebP, 16384 x 16384; more is a decompression bomb, not a picture
 EARLY, BROKEN = "that ends early", "with a damaged header"
-SizeAndEnd = Tuple[int, int, int]
+SizeAndEnd = tuple[int, int, int]
 
 
 class NotRaster(ValueError):
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
     name: str
     format: str
     extension: str
-    magic: re.Pattern[bytes]
+    magic: bytes
     measure: Optional[Callable[[BinaryIO], SizeAndEnd]] = None
 
 
@@ -60,8 +60,8 @@ def inspect(file: BinaryIO) -> Raster:
 
 
 def what_is(head: bytes) -> Kind:
-    """What a file is that begins with these (up to HEAD) bytes."""
-    return next(kind for kind in _KINDS if kind.magic.match(head))
+    """What a file is that begins with these bytes, of which HEAD are looked at."""
+    return next(kind for kind in _KINDS if re.match(kind.magic, head[:HEAD], re.DOTALL))
 
 
 def _read(file: BinaryIO, at: int, count: int) -> bytes:
@@ -74,14 +74,12 @@ def _read(file: BinaryIO, at: int, count: int) -> bytes:
 
 def _behind(file: BinaryIO, at: int, mark: bytes) -> int:
     """The offset just behind the first `mark` at or behind `at`."""
-    held = b""
     while True:
-        piece = _read(file, at + len(held), 1) + file.read(PIECE)
-        found = (held + piece).find(mark)
+        window = _read(file, at, len(mark)) + file.read(PIECE - len(mark))
+        found = window.find(mark)
         if found >= 0:
             return at + found + len(mark)
-        at += len(held) + len(piece) - len(mark) + 1
-        held = (held + piece)[1 - len(mark):]
+        at += len(window) - len(mark) + 1
 
 
 def _png(file: BinaryIO) -> SizeAndEnd:
@@ -118,8 +116,8 @@ def _gif(file: BinaryIO) -> SizeAndEnd:
 
 
 def _webp(file: BinaryIO) -> SizeAndEnd:
-    kind, body = struct.unpack("<12x4s4x10s", _read(file, 0, 30))
-    size, end = file.seek(0, 2), 8 + int.from_bytes(_read(file, 4, 4), "little")
+    length, kind, body = struct.unpack("<4xI4x4s4x10s", _read(file, 0, 30))
+    size, end = file.seek(0, 2), 8 + length
     if end > size:
         raise ValueError(EARLY)
     end = min(size, end + end % 2)  # some writers leave the last pad byte out of the size
@@ -133,7 +131,7 @@ def _webp(file: BinaryIO) -> SizeAndEnd:
 
 def _avif(file: BinaryIO) -> SizeAndEnd:
     size, at, sides = file.seek(0, 2), 0, []
-    found: Set[bytes] = set()
+    found: set[bytes] = set()
     for _ in range(MOST_PARTS):
         if at + 8 > size:
             break
@@ -156,24 +154,23 @@ def _avif(file: BinaryIO) -> SizeAndEnd:
     return width, height, at
 
 
-_KINDS = [Kind(name, known, extension, re.compile(magic, re.DOTALL), *measure)
-          for name, known, extension, magic, *measure in (
-    ("a PNG", "png", ".png", rb"\x89PNG", _png),
-    ("a JPEG", "jpeg", ".jpg", rb"\xff\xd8\xff", _jpeg),
-    ("a GIF", "gif", ".gif", rb"GIF8[79]a", _gif),
-    ("a WebP", "webp", ".webp", rb"RIFF.{4}WEBP", _webp),
-    ("an AVIF", "avif", ".avif", rb".{4}ftyp(.{4}){0,30}?avi[fs]", _avif),
-    ("a HEIC", "heic", ".heic", rb".{4}ftyp(he|mif1|msf1)"),
-    ("a JPEG XL", "jxl", ".jxl", rb"\xff\x0a|\0\0\0\x0cJXL "),
-    ("a TIFF", "tiff", ".tiff", rb"II\*\0|MM\0\*"),
-    ("a BMP", "bmp", ".bmp", rb"BM.{4}\0{4}"),
-    ("a PDF", "pdf", ".pdf", rb"%PDF-"),
-    ("empty", "text", "", rb"\Z"),
-    ("an SVG (vector)", "text", "", rb"(?i)[\xef\xbb\xbf\s]*(<\?xml.*)?<svg"),
-    ("HTML", "text", "", rb"(?i)[\xef\xbb\xbf\s]*<(?!\?xml)"),
-    ("XML", "text", "", rb"(?i)[\xef\xbb\xbf\s]*<\?xml"),
-    ("JSON", "text", "", rb"(\xef\xbb\xbf)?\s*[{\[]"),
-    ("text", "text", "", rb"[^\0-\x08\x0e-\x1a\x1c-\x1f]*\Z|\xff\xfe|\xfe\xff"),
-    ("of an unknown kind", "unknown", ".bin", rb""),
-)]
+_KINDS = [
+    Kind("a PNG", "png", ".png", rb"\x89PNG", _png),
+    Kind("a JPEG", "jpeg", ".jpg", rb"\xff\xd8\xff", _jpeg),
+    Kind("a GIF", "gif", ".gif", rb"GIF8[79]a", _gif),
+    Kind("a WebP", "webp", ".webp", rb"RIFF.{4}WEBP", _webp),
+    Kind("an AVIF", "avif", ".avif", rb".{4}ftyp(.{4}){0,30}?avi[fs]", _avif),
+    Kind("a HEIC", "heic", ".heic", rb".{4}ftyp(he|mif1|msf1)"),
+    Kind("a JPEG XL", "jxl", ".jxl", rb"\xff\x0a|\0\0\0\x0cJXL "),
+    Kind("a TIFF", "tiff", ".tiff", rb"II\*\0|MM\0\*"),
+    Kind("a BMP", "bmp", ".bmp", rb"BM.{4}\0{4}"),
+    Kind("a PDF", "pdf", ".pdf", rb"%PDF-"),
+    Kind("empty", "text", "", rb"\Z"),
+    Kind("an SVG (vector)", "text", "", rb"(?i)[\xef\xbb\xbf\s]*(<\?xml.*)?<svg"),
+    Kind("HTML", "text", "", rb"(?i)[\xef\xbb\xbf\s]*<(?!\?xml)"),
+    Kind("XML", "text", "", rb"(?i)[\xef\xbb\xbf\s]*<\?xml"),
+    Kind("JSON", "text", "", rb"(\xef\xbb\xbf)?\s*[{\[]"),
+    Kind("text", "text", "", rb"[^\0-\x08\x0e-\x1a\x1c-\x1f]*\Z|\xff\xfe|\xfe\xff"),
+    Kind("of an unknown kind", "unknown", ".bin", rb""),
+]
 EXTENSIONS = {kind.format: kind.extension for kind in _KINDS if kind.measure}
