@@ -7,7 +7,12 @@
 #   "python-dotenv>=1.0,<2",
 # ]
 # ///
-# The ranges stand here alone. What the advisories within them mean here: README.md, Security.
+# The ranges stand here alone. Distributions mend packages without a new number; what the advisories within them mean here:
+#   requests CVE-2026-25645, CVE-2024-47081           not reached: no extract_zipped_paths; every request has its own auth
+#   python-dotenv CVE-2026-28684                      not reached: set_key and unset_key only
+#   urllib3 CVE-2025-50181, -2026-21441, -2026-44431  not reached: redirects are off at every request
+#   urllib3 CVE-2025-66418, -2025-66471               not reached: bodies are read undecoded; we undo one bounded layer
+#   urllib3 CVE-2026-44432                            not reached: no drain_conn, no Brotli
 """The entry of the image2 skill: is Python new enough, was the skill copied whole? Parses on any Python 3: no f-strings."""
 
 import os
