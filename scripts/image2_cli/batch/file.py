@@ -7,6 +7,7 @@ of a line are those of the table of order fields, and `out` and `name`; the comm
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any, Mapping, NamedTuple, Optional
 
 from ..order.fields import FIELDS, FURTHER, ImageRequest, build, merged
@@ -54,22 +55,18 @@ def read(text: str, defaults: Mapping[str, Any], out: Optional[str], overwrite: 
     if len(found.rows) > MAX_LINES:
         return BatchFile([], [f"the batch file holds {len(found.rows)} orders, {MAX_LINES} are allowed"], warnings)
     reader = _Reader(defaults, out, overwrite, service, len(found.rows))
-    lines, wrong = [], {}
     for position, row in enumerate(found.rows, 1):
-        line, mistakes = reader.line(position, row)
-        lines += [line] if line else []
-        if mistakes:
-            wrong[row.number] = mistakes
-    places = {(line.output.folder, line.stem) for line in lines} if overwrite else set()
-    replaced = replaced_reference([*reader.used, *(defaults.get("image") or ())], places)
-    mistakes = [*found.mistakes, *reader.mistakes, *_explained(wrong, found.entry), *([replaced] if replaced else [])]
-    return BatchFile(lines, mistakes, warnings)
+        reader.add(position, row)
+    mistakes = [*found.mistakes, *reader.mistakes, *_explained(reader.wrong, found.entry)]
+    places = {(line.output.folder, line.stem) for line in reader.lines} if overwrite else set()
+    replaced = replaced_reference(reader.used, places)
+    return BatchFile(reader.lines, [*mistakes, replaced] if replaced else mistakes, warnings)
 
 
 def _explained(wrong: Mapping[int, list[str]], entry: str) -> list[str]:
     """The first wrong lines with what is wrong, and the numbers of all others."""
     texts: list[str] = []
-    numbers = sorted(wrong)
+    numbers = list(wrong)
     while numbers and len(texts) < EXPLAINED and sum(map(len, texts)) < MOST_EXPLAINED:
         number = numbers.pop(0)
         texts += [f"{entry} {number}: {text}" for text in wrong[number]]
@@ -77,63 +74,66 @@ def _explained(wrong: Mapping[int, list[str]], entry: str) -> list[str]:
 
 
 class _Reader:
-    """What the lines of one file share. `mistakes` are those of the command's own flags, named once."""
+    """What the lines of one file come to. `mistakes` are those of the command's own flags, named once."""
 
     def __init__(self, defaults: Mapping[str, Any], out: Optional[str], overwrite: bool, service: str, count: int) -> None:
         self.overwrite, self.service = overwrite, service
         self.digits = max(3, len(str(count)))
         self.output = resolve(out, overwrite)
         self.references = References()
+        self.lines: list[Line] = []
+        self.wrong: dict[int, list[str]] = {}  # number of a line -> its mistakes
         self.taken: dict[str, int] = {}  # file a line asked for -> its number
-        self.times: dict[tuple[str, str], int] = {}  # (folder, order) -> how often the same order came before
-        self.used: list[str] = []  # the reference images of all lines
-        images, unusable = self.references.images(defaults.get("image") or ())
+        self.times: Counter[tuple[str, str]] = Counter()  # (folder, order) -> how often it came
+        self.used: list[str] = list(defaults.get("image") or ())  # the reference images of all lines
+        images, unusable = self.references.images(self.used)
         request, wrong = build({"prompt": "any", **defaults, "image": images})
         self.defaults: Mapping[str, Any] = defaults if request and not unusable else {}
         self.mistakes = [*(f"--image {text}" for text in unusable), *wrong]
 
-    def line(self, position: int, row: Row) -> tuple[Optional[Line], list[str]]:
-        """The order of a row, or None and its mistakes."""
+    def add(self, position: int, row: Row) -> None:
+        """Read a row into `lines` or `wrong`."""
         values = row.value if isinstance(row.value, dict) else {"prompt": row.value}
         given = {name: value for name, value in values.items() if value is not None}
         fields = merged(self.defaults, {name: value for name, value in given.items() if name in ALLOWED})
         paths = _paths(fields.get("image"))
+        self.used += paths
         images, unusable = self.references.images(paths)
         request, unfit = build({**fields, "image": images} if paths else fields, in_line=True)
         if "prompt" not in given:
             unfit = [text for text in unfit if not text.startswith("the prompt ")]
         output, unwritable = self._output(fields.get("name"), fields.get("out"))
         mistakes = [*_field_mistakes(given), *(f"image {text}" for text in unusable), *unwritable, *unfit]
-        self.used += paths
         words = slug(fields["prompt"] if isinstance(fields.get("prompt"), str) else None)
         stem = output.stem or f"{position:0{self.digits}d}-{words}"
         twin = None if self.output.stem else self._taken_by(output.folder, stem, request.n if request else 1, row.number)
         if twin:
             mistakes.append(f"the same file name as line {twin}")
         if mistakes or not request:
-            return None, mistakes
-        is_relative = any(map(_is_relative, [*paths, fields.get("out")]))
-        return Line(row.number, request, output, stem, self._fingerprint(request, output), is_relative), []
+            self.wrong[row.number] = mistakes
+        else:
+            is_relative = any(map(_is_relative, [*paths, fields.get("out")]))
+            self.lines.append(Line(row.number, request, output, stem, self._fingerprint(request, output), is_relative))
 
     def _fingerprint(self, request: ImageRequest, output: Output) -> str:
         # Without the folder, for the records lie in it: one that was moved, or is reached by another path, was paid again.
         first = os.path.realpath(output.folder), request.fingerprint(self.service, output.stem or "")
-        self.times[first] = self.times.get(first, 0) + 1
+        self.times[first] += 1
         return request.fingerprint(self.service, output.stem or "", self.times[first])
 
     def _output(self, name: Any, out: Any) -> tuple[Output, list[str]]:
         for label, value in (("name", name), ("out", out)):
             if value is not None and (not isinstance(value, str) or not value.strip() or "\0" in value):
                 return self.output, [f"{label} must be text"]
-        if name is None and out is None:
-            return self.output, []
-        if name is not None and out is not None:
+        if name and out:
             return self.output, ["name and out contradict each other: name is a file in the output folder, out a path"]
-        if name is not None:
-            is_picture = name.lower().endswith(SUFFIXES) or os.path.splitext(name)[1].lower() in FOREIGN
+        if name:
             if os.path.basename(name) != name or "\\" in name or name in (".", ".."):
                 return self.output, [f"name {shown(name)} must be a file's name without a folder"]
+            is_picture = name.lower().endswith(SUFFIXES) or os.path.splitext(name)[1].lower() in FOREIGN
             out = os.path.join(self.output.folder, name if is_picture else f"{name}.png")
+        if not out:
+            return self.output, []
         output = resolve(out, self.overwrite)
         unwritable = mistake(output)
         return output, [unwritable] if unwritable else []

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 ENDS = re.compile("\r\n|\r|\n")  # splitlines() would also cut a JSON text at a U+2028 in its prompt
 JSON_LIST = re.compile(r"\s*\[\s*(?:[{\"\]]|\[\W|$)")
@@ -23,8 +23,21 @@ HEADERS = {*PROMPT_HEADERS, "text", "description", "caption", "title", "name", "
 FILE_CELL = re.compile(r"[^\s/\\,;]+\.(png|jpe?g|webp|gif|avif)", re.I)  # a column of files' names is no prose
 SHORT_CELL = re.compile(r"\d{1,4}|\d{2,5}x\d{2,5}|https?://\S+", re.I)  # nor is one of these, without blanks before it
 QUOTED = r'"(?:[^"]|"")*"'
-YAML_ROW = re.compile(r"(?:-\s+)?[\"']?(?:prompt|prompts|orders)[\"']?\s*:(?:\s|$)")
-TABLE_RULE = re.compile(r"\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)+\|?")
+FIRST = next  # row of them, beside any and all
+# which rows begin how, and what the file is then
+MARKS: tuple[tuple[Callable[[Iterator[object]], object], str, str], ...] = (
+    (any, r'"\{\s*""\w+""\s*:', "JSONL that went through a spreadsheet (its quotation marks are doubled)"),
+    (FIRST, r"(?i)<!doctype|<html|<\?xml", "HTML or XML"),
+    (FIRST, r"%PDF-|PK\x03\x04|\{\\rtf", "a document (PDF, Word, Excel)"),
+    (any, "```", "Markdown with a code block"),
+    (any, r"\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)+\|?$", "a Markdown table"),
+    (all, r"\|.*\|$", "a Markdown table"),
+    (any, r"(?:-\s+)?[\"']?(?:prompt|prompts|orders)[\"']?\s*:(?:\s|$)", "YAML"),
+    (FIRST, "---$", "YAML"),
+    (any, r"prompts?\s*=", "TOML"),
+    (all, r"[-*•+]\s+\S", "a list in Markdown or YAML (without its marks it is a batch)"),
+    (FIRST, "sep=.$", "CSV"),
+)
 
 
 class Row(NamedTuple):
@@ -120,38 +133,21 @@ def _loads(text: str, line: int = 1) -> tuple[Any, str]:
 
 def _foreign(rows: list[str]) -> Optional[str]:
     """The name of the format that the rows are in and that is no batch, or None."""
-    if any(re.match(r'"\{\s*""\w+""\s*:', row) for row in rows):
-        return "JSONL that went through a spreadsheet (its quotation marks are doubled)"
-    if re.match(r"<!doctype|<html|<\?xml", rows[0], re.I):
-        return "HTML or XML"
-    if re.match(r"%PDF-|PK\x03\x04|\{\\rtf", rows[0]):
-        return "a document (PDF, Word, Excel)"
-    if any(row.startswith("```") for row in rows):
-        return "Markdown with a code block"
-    if any(TABLE_RULE.fullmatch(row) for row in rows) or all(re.fullmatch(r"\|.*\|", row) for row in rows):
-        return "a Markdown table"
-    if any(YAML_ROW.match(row) for row in rows) or rows[0] == "---" or (
-            len(rows) > 1 and re.fullmatch(r"[\w-]+:", rows[0]) and rows[1].startswith("- ")):
-        return "YAML"
-    if any(re.match(r"prompts?\s*=", row) for row in rows):
-        return "TOML"
-    return _list_of_marks(rows) or _table(rows)
-
-
-def _list_of_marks(rows: list[str]) -> Optional[str]:
-    if all(re.match(r"[-*•+]\s+\S", row) for row in rows):
-        return "a list in Markdown or YAML (without its marks it is a batch)"
-    if len(rows) > 1 and all(re.match(rf"{number}[.)]\s", row) for number, row in enumerate(rows, 1)):
-        return "a numbered list (without its numbers it is a batch)"
-    if len(rows) > 1 and all(re.fullmatch(QUOTED + ",?", row) for row in rows):
-        return "quoted texts, as CSV or a part of JSON (without the quotation marks they are a batch)"
-    return None
+    for which, beginning, name in MARKS:
+        if which(map(re.compile(beginning).match, rows)):
+            return name
+    if len(rows) > 1:
+        if re.fullmatch(r"[\w-]+:", rows[0]) and rows[1].startswith("- "):
+            return "YAML"
+        if all(re.match(rf"{number}[.)]\s", row) for number, row in enumerate(rows, 1)):
+            return "a numbered list (without its numbers it is a batch)"
+        if all(re.fullmatch(QUOTED + ",?", row) for row in rows):
+            return "quoted texts, as CSV or a part of JSON (without the quotation marks they are a batch)"
+    return _table(rows)
 
 
 def _table(rows: list[str]) -> Optional[str]:
     """Tab, semicolon or comma separated values: by a header, or by what stands in every row and is no prose."""
-    if re.fullmatch(r"sep=.", rows[0]):
-        return "CSV"
     for mark, name in (("\t", "TSV (tabs between the cells)"), (";", "CSV with semicolons"), (",", "CSV")):
         cells = [[cell.strip().strip('"') for cell in _cells(row, mark)] for row in rows]
         heads = {cell.lower() for cell in cells[0]}
