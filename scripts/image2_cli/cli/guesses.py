@@ -23,36 +23,35 @@ KEY = re.compile(r"(?<![A-Za-z0-9])(?:[spr]k[-_][\w-]{8,}|(?:key|api)[-_](?=[\w-
 PICTURE = re.compile(r"(?i)https?://\S+|\S+\.(png|jpe?g|webp|gif|avif|heic|tiff?|bmp|svg)")
 SWITCH = re.compile("(?i)true|false|yes|no|on|off|1|0")
 LONGEST_COMMAND = 300
-VERBS = {
-    **dict.fromkeys(("create", "gen", "image", "draw", "make", "edit", "order", "run"), "generate"),
-    **dict.fromkeys(("resume", "poll", "get", "download", "fetch", "continue"), "wait"),
-    **dict.fromkeys(("list", "ls", "history", "show", "task", "tasks"), "status"),
-    **dict.fromkeys(("doctor", "ping", "test", "verify"), "check"), "serve": "sandbox", "bulk": "batch"}
+
+
+def _by_name(table: dict[str, str]) -> dict[str, str]:
+    """What is meant: the names that people type for it, turned round."""
+    return {name: meant for meant, names in table.items() for name in names.split()}
+
+
+VERBS = _by_name({
+    "generate": "create gen image draw make edit order run", "wait": "resume poll get download fetch continue",
+    "status": "list ls history show task tasks", "check": "doctor ping test verify", "sandbox": "serve", "batch": "bulk"})
 # name without dashes -> the flag it stands for (it takes the value), or what to do instead
-OTHERS = {
-    **{name: field.flag for field in FIELDS for name in field.guesses}, **dict.fromkeys(FURTHER, "--set"),
-    **dict.fromkeys(("file", "output-file", "outfile", "filename", "save", "save-as", "output-path", "dest", "destination",
-                     "output-dir", "output-folder", "outdir", "out", "output", "out-dir", "o", "dir", "folder", "path",
-                     "name", "f"), "--out"),
-    **dict.fromkeys(("prompt-path", "from-file", "prompts", "input-file"), "--prompt-file"),
-    **dict.fromkeys(("max-wait", "time-limit", "t"), "--timeout"), **dict.fromkeys(("interval", "poll"), "--poll-interval"),
-    **dict.fromkeys(("async", "submit-only"), "--no-wait"), "limit": "--max-images", "m": "--model", "s": "--size",
-    **dict.fromkeys(("parallel", "workers", "jobs", "threads", "j"), "--concurrency"),
-    **dict.fromkeys(("test", "mock", "simulate", "fake"), "--sandbox"), "debug": "--verbose", "preview": "--dry-run",
-    **dict.fromkeys(("url-only", "skip-download"), "--no-download"), "replace": "--overwrite", "again": "--new",
-    "width": "type --size {}xHEIGHT", "height": "type --size WIDTHx{}", "format": "type --set output_format={}",
-    "transparent": "type --set background=transparent", "hd": "type --set quality=high",
-    "resume": "leave it out, `wait` goes on with a task", "stream": "leave it out, nothing is streamed",
-    **dict.fromkeys(("json", "response-format"), "leave it out, the answer is always JSON"),
-    **dict.fromkeys(("quiet", "silent"), "leave it out, stdout holds the answer alone"),
-    **dict.fromkeys(("yes", "y", "non-interactive"), "leave it out, nothing is asked"),
-    **dict.fromkeys(("new", "retry-failed"), "this verb never orders"),
-    **dict.fromkeys(("wait", "download"), "leave it out, it does so by itself"),
-    **dict.fromkeys(("retry", "retries", "max-retries"), "leave it out, what is safe to send again is sent again"),
-    "mask": "the page documents no mask: say in the prompt what may change, or try --set mask=URL",
-    "force": "type --overwrite to replace files, or --new to order (and pay) again",
-    **dict.fromkeys(("base-url", "endpoint", "url", "host", "api-base"), "set IMAGE2_BASE_URL in the environment"),
-}
+OTHERS = {**{name: field.flag for field in FIELDS for name in field.guesses}, **dict.fromkeys(FURTHER, "--set"), **_by_name({
+    "--out": "file output-file outfile filename save save-as output-path dest destination output-dir output-folder outdir "
+             "out output out-dir o dir folder path name f",
+    "--prompt-file": "prompt-path from-file prompts input-file", "--timeout": "max-wait time-limit t",
+    "--poll-interval": "interval poll", "--no-wait": "async submit-only", "--no-download": "url-only skip-download",
+    "--concurrency": "parallel workers jobs threads j", "--sandbox": "test mock simulate fake", "--max-images": "limit",
+    "--model": "m", "--size": "s", "--verbose": "debug", "--dry-run": "preview", "--overwrite": "replace", "--new": "again",
+    "type --size {}xHEIGHT": "width", "type --size WIDTHx{}": "height", "type --set output_format={}": "format",
+    "type --set background=transparent": "transparent", "type --set quality=high": "hd",
+    "type --overwrite to replace files, or --new to order (and pay) again": "force",
+    "leave it out, `wait` goes on with a task": "resume", "leave it out, nothing is streamed": "stream",
+    "leave it out, the answer is always JSON": "json response-format", "leave it out, it does so by itself": "wait download",
+    "leave it out, stdout holds the answer alone": "quiet silent", "leave it out, nothing is asked": "yes y non-interactive",
+    "leave it out, what is safe to send again is sent again": "retry retries max-retries",
+    "this verb never orders": "new retry-failed",
+    "set IMAGE2_BASE_URL in the environment": "base-url endpoint url host api-base",
+    "the page documents no mask: say in the prompt what may change, or try --set mask=URL": "mask",
+})}
 # what a verb takes without a flag
 WORDS = {"batch": ("file", "f", "input", "input-file", "prompts", "prompt-file"), "gallery": ("out", "o", "folder", "dir"),
          **dict.fromkeys(("wait", "status"), ("task", "task-id", "id"))}
@@ -81,17 +80,15 @@ def without_verb(argv: list[str], verbs: list[str]) -> str:
 
 def read(verb: str, before: list[str], behind: list[str], parser: argparse.ArgumentParser) -> Line:
     """The words of a command, sorted. `before`: those that stand before the verb, where none belongs."""
-    takes_value = {name: action.nargs != 0 for name, action in parser._option_string_actions.items()}
-    line = Line(verb, [*before, *behind], takes_value)
+    line = Line(verb, [*before, *behind], parser)
     places = parser._get_positional_actions()
-    line.sort()
     if places and not line.words:
         line.words = line.perhaps[-1:]
     if verb == "generate":
         line.look_at_prompt()
     elif not any(place.nargs == "*" for place in places) and len(line.words) > len(places):
         takes = f"takes one {places[0].metavar}" if places else "takes no further word"
-        line.mistakes.append(f"{verb} {takes}: {shown(line.words.pop(len(places)))} is one too many")
+        line.mistakes.append(f"{verb} {takes}: {shown(line.words[len(places)])} is one too many")
         del line.words[len(places):]
     if before:
         flag = before[0].partition("=")[0][:60]
@@ -101,19 +98,15 @@ def read(verb: str, before: list[str], behind: list[str], parser: argparse.Argum
 
 
 class Line:
-    """The words of a command in one pass: flags and values as argparse takes them, words that are none, and the mistakes.
+    """The words of a command in one pass: flags and values as argparse takes them, words that are none, and the mistakes."""
 
-    `takes_value` has every spelling of every flag of the verb.
-    """
-
-    def __init__(self, verb: str, words: list[str], takes_value: dict[str, bool]) -> None:
-        self.verb, self.rest, self.takes_value = verb, words, takes_value
+    def __init__(self, verb: str, words: list[str], parser: argparse.ArgumentParser) -> None:
+        self.verb, self.rest = verb, words
+        self.takes_value = {name: action.nargs != 0 for name, action in parser._option_string_actions.items()}
         self.known: list[str] = []
         self.words: list[str] = []
         self.mistakes: list[str] = []
         self.perhaps: list[str] = []  # words behind flags that nobody knows: their values, or the word of the command
-
-    def sort(self) -> None:
         while self.rest:
             word = self.rest.pop(0)
             if word == "--":
@@ -156,14 +149,8 @@ class Line:
             value = self._value(value)
             self.words += [value] if value else []
             self.mistakes.append(f"no flag {name}: type `{_command(self.verb, [value or 'WORD'])}`")
-        elif f"--{bare}" in self.takes_value:  # --prompt_file, -size, —size, --OUT
-            self._guess(name, bare, f"--{bare}", value)
-        elif bare in OTHERS:
-            self._guess(name, bare, OTHERS[bare], value)
         else:
-            near = difflib.get_close_matches(f"--{bare}", list(self.takes_value), 1, 0.75)
-            self._perhaps(value)
-            self.mistakes.append(f"{self.verb} has no flag {name[:60]}{f': did you mean {near[0]}?' if near else ''}")
+            self.mistakes.append(self._meant(name[:60], bare, value))
 
     def _known(self, name: str, value: Optional[str]) -> None:
         if self.takes_value[name]:
@@ -179,18 +166,11 @@ class Line:
             self.mistakes.append(f"{name} takes no value: leave {shown(value, 20)} out")
         self.known.append(name)
 
-    def _guess(self, name: str, bare: str, target: str, value: Optional[str]) -> None:
+    def _meant(self, name: str, bare: str, value: Optional[str]) -> str:
         """One mistake: what was typed, and what to type, with its value."""
-        name = name[:60]
-        if not target.startswith("--"):
-            self.mistakes.append(f"no flag {name}: {target.format(self._perhaps(value) or 'VALUE')}")
-        elif target not in self.takes_value:
-            self._perhaps(value)
-            self.mistakes.append(f"{self.verb} has no flag {name}")
-        elif not self.takes_value[target]:
-            self._perhaps(value)
-            self.mistakes.append(f"no flag {name}: type {target}")
-        else:
+        own = f"--{bare}"  # --prompt_file, -size, —size, --OUT
+        target = own if own in self.takes_value else OTHERS.get(bare)
+        if target and self.takes_value.get(target):
             value = self._value(value) or "VALUE"
             if target == "--size" and bare != "size":
                 value = size_meant(value) or "1024x1024"
@@ -198,17 +178,22 @@ class Line:
                 value = f"{bare.replace('-', '_')}={value}"
             elif bare == "images" and value.isdigit():
                 target = "--n"
-            self.mistakes.append(f"no flag {name}: type {target} {_quoted(value)}")
+            return f"no flag {name}: type {target} {_quoted(value)}"
+        value = self._value(value, is_its_own=False)
+        if target in self.takes_value:
+            return f"no flag {name}: type {target}"
+        if target and not target.startswith("--"):
+            return f"no flag {name}: {target.format(value or 'VALUE')}"
+        near = [] if target else difflib.get_close_matches(own, list(self.takes_value), 1, 0.75)
+        return f"{self.verb} has no flag {name}{f': did you mean {near[0]}?' if near else ''}"
 
-    def _value(self, value: Optional[str]) -> Optional[str]:
-        """The value of a flag that takes one: behind its `=`, or the next word where that is no flag."""
-        return self.rest.pop(0) if value is None and self.rest and not is_flag(self.rest[0]) else value
-
-    def _perhaps(self, value: Optional[str]) -> Optional[str]:
-        """The same for a flag of which nobody knows whether it takes one."""
-        found = self._value(value)
-        self.perhaps += [found] if value is None and found is not None else []
-        return found
+    def _value(self, value: Optional[str], is_its_own: bool = True) -> Optional[str]:
+        """The value of a flag: behind its `=`, or the next word where that is no flag, and perhaps not its own either."""
+        if value is not None or not self.rest or is_flag(self.rest[0]):
+            return value
+        if not is_its_own:
+            self.perhaps.append(self.rest[0])
+        return self.rest.pop(0)
 
 
 def _quoted(text: str) -> str:
