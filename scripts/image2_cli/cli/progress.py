@@ -41,7 +41,6 @@ class Progress:
             self._drawn = 0
 
     def submitted(self, task_id: Optional[str]) -> None:
-        """An order was accepted; the line carries what continues it, should this run be killed."""
         if self._is_many:
             return
         if task_id:
@@ -49,17 +48,17 @@ class Progress:
         self._status, self._started_at = "waiting", self._clock.now()
 
     def looked(self, watch: Watch) -> None:
-        """A look at a task was made."""
         if self._is_many:
             return
-        status = clean(watch.task.status, 40) if watch.task else None
-        status = f"no news ({watch.trouble.code})" if watch.trouble else status or "waiting"
+        status = (clean(watch.task.status, 40) if watch.task else None) or "waiting"
+        if watch.trouble:
+            status = f"no news ({watch.trouble.code})"
         percent = watch.task.progress if watch.task else None
         self._percent = percent if percent is not None and 0 <= percent <= 100 else -1.0
-        seconds = self._clock.now() - self._started_at
-        if not self._is_terminal and (status != self._status or self._clock.now() - self._said_at >= QUIET_S):
+        now = self._clock.now()
+        if not self._is_terminal and (status != self._status or now - self._said_at >= QUIET_S):
             done = f" {self._percent:.0f}%" if self._percent >= 0 else ""
-            self.line(f"{status}{done} after {seconds:.0f} s")
+            self.line(f"{status}{done} after {now - self._started_at:.0f} s")
         self._status = status
 
     def tick(self, counts: Callable[[], dict[str, int]]) -> None:
@@ -81,7 +80,8 @@ class Progress:
         wrong = counts["failed"] + counts["unknown"]
         over = counts["completed"] + wrong
         self._percent = 100.0 * over / counts["total"]
-        self._over_before = over if self._over_before is None else self._over_before
+        if self._over_before is None:
+            self._over_before = over
         made = over - self._over_before  # in this run
         left = f", {seconds / made * (counts['total'] - over):.0f} s left" if made else ""
         self._status = f"{counts['completed']} done, {counts['pending']} open, {wrong} failed{left},"

@@ -46,7 +46,7 @@ def resolve(out: Optional[str], overwrite: bool = False) -> Output:
     stem, suffix = os.path.splitext(os.path.basename(path))
     if suffix.lower() in SUFFIXES and not (out or "").endswith(("/", os.sep)):
         return Output(os.path.dirname(path), stem, suffix, overwrite)
-    return Output(path, None, None, overwrite)
+    return Output(path, overwrite=overwrite)
 
 
 def mistake(output: Output, os_name: str = os.name) -> Optional[str]:
@@ -54,9 +54,9 @@ def mistake(output: Output, os_name: str = os.name) -> Optional[str]:
     wrong = _name_mistake(output.named, os_name)
     if wrong:
         return wrong
-    named, standing = shown(output.named, 200), _standing(output.folder)
+    standing = _standing(output.folder)
     if output.stem and os.path.isdir(output.named):
-        return f"--out {named} is a folder with a picture's ending: choose another name"
+        return f"--out {shown(output.named, 200)} is a folder with a picture's ending: choose another name"
     if not os.path.isdir(standing):
         return f"--out: {shown(standing, 200)} is a file in the way of the folder"
     if not os.access(standing, os.W_OK | os.X_OK):
@@ -67,7 +67,7 @@ def mistake(output: Output, os_name: str = os.name) -> Optional[str]:
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:  # too long, which must not be found out after paying; a NUL
-            return f"--out {named} is not writable ({getattr(error, 'strerror', None) or error})"
+            return f"--out {shown(output.named, 200)} is not writable ({getattr(error, 'strerror', None) or error})"
     return None
 
 
@@ -103,8 +103,7 @@ def make(folder: str) -> None:
 
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise Image2Error("output_not_writable", f"--out {shown(folder, 200)} is not writable ({error.strerror or error}). "
                           "Nothing was sent; choose another folder.") from None
@@ -173,11 +172,11 @@ def _name_mistake(path: str, os_name: str) -> Optional[str]:
     stem, ending = os.path.splitext(base)
     if re.search("[\ud800-\udfff]", path):  # no answer could name it, and a `next` that names another folder pays again
         return f"--out {shown(path, 200)} is no UTF-8: choose another name"
-    if base != base.rstrip():
+    if path != path.rstrip():
         return f"--out {shown(path, 200)} has a blank at its end: choose another name"
     if ending.lower() in FOREIGN and not os.path.isdir(path):
-        better = shown(f"{stem}.png", 100)
-        return f"--out {shown(base, 100)}: pictures come as PNG, JPEG or WebP, not as {ending}: type {better}"
+        return (f"--out {shown(base, 100)}: pictures come as PNG, JPEG or WebP, not as {ending}: "
+                f"type {shown(f'{stem}.png', 100)}")
     if os_name != "nt":
         return None
     for part in re.split(r"[\\/]", re.sub(r"^(\\\\\?\\)?[A-Za-z]:", "", path)):
@@ -200,7 +199,6 @@ def _words(text: str) -> list[str]:
     import unicodedata
 
     text = unicodedata.normalize("NFC", text.lower())
-    kept = "".join(char if unicodedata.category(char) in ("Mn", "Mc") or (char.isalnum() and char != "_") else " "
-                   for char in text)
+    kept = "".join(char if char.isalnum() or unicodedata.category(char) in ("Mn", "Mc") else " " for char in text)
     words = [re.sub(r"^\W+", "", word) for word in kept.split()]  # a mark needs a letter to stand on
     return [word for word in words if word]
