@@ -15,7 +15,7 @@ from image2_cli.order.fields import FIELDS
 VERBOSE = {"verbose": False}
 COMMON = {**VERBOSE, "sandbox": False, "out": None, "timeout": "100"}
 WAITS = {**COMMON, "poll_interval": None}
-ORDER = {**{field.name: None for field in FIELDS if field.in_batch}, "overwrite": False, "dry_run": False, "new": False}
+ORDER = {**{field.name: None for field in FIELDS if field.name != "prompt"}, "overwrite": False, "dry_run": False, "new": False}
 DEFAULTS = {
     "generate": {**WAITS, **ORDER, "prompt_word": None, "prompt": None, "prompt_file": None, "no_wait": False,
                  "no_download": False, "sync": False},

@@ -15,10 +15,9 @@ TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=10)
 URI = "data:image/png;base64,iVBORw0KGgo="
-# a value of each field as a flag has it, as a batch line has it, and what the body carries
-VALUES = {"prompt": ("a cat", "a cat", {"prompt": "a cat"}), "size": ("1536X1024", "1536x1024", {"size": "1536x1024"}),
-          "image": ("https://x/1.png", ["https://x/1.png"], {"image": ["https://x/1.png"]}), "n": ("3", 3, {"n": 3}),
-          "model": ("gpt-image-9", "gpt-image-9", {"model": "gpt-image-9"}), "set": ("seed=7", {"seed": 7}, {"seed": 7})}
+# a value of each field as a flag has it, and as the body carries it
+VALUES = {"prompt": ("a cat", "a cat"), "size": ("1536X1024", "1536x1024"), "n": ("3", 3), "model": ("gpt-image-9",) * 2,
+          "image": ("https://x/1.png", ["https://x/1.png"]), "set": ("seed=7", {"seed": 7})}
 
 
 def built(**given_fields) -> ImageRequest:
@@ -45,19 +44,17 @@ def nested(depth):
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_every_field_reaches_the_body_by_every_way_in_and_survives_in_next(field, tmp_path):
-    flag, value, body = VALUES[field.name]
-    other = [] if field.name == "prompt" else ["--prompt", "a cat"]
-    ways = {"generate": build(vars(parse(["generate", *other, field.flag, flag])[0]))[0]}
-    lines = [json.dumps({"prompt": "a cat", field.name: one}) for one in (value, flag if field.name != "set" else value)]
-    for line in lines:
-        ways[line] = read(line, {}, str(tmp_path), False, "s").lines[0].request
-    if field.in_batch:
+    flag, value = VALUES[field.name]
+    typed = vars(parse(["generate", *([] if field.name == "prompt" else ["-p", "a cat"]), field.flag, flag])[0])
+    ways = [build(typed)[0], build(vars(parse(["generate", *words(typed)])[0]))[0]]
+    for one in (value, flag if field.name != "set" else value):
+        ways += [read(json.dumps({"prompt": "a cat", field.name: one}), {}, str(tmp_path), False, "s").lines[0].request]
+    if field.name != "prompt":
         defaults = vars(parse(["batch", "FILE", field.flag, flag])[0])
-        ways["default"] = read("a cat", defaults, str(tmp_path), False, "s").lines[0].request
-    ways["next"] = build(vars(parse(["generate", *words({"prompt": "a cat", field.name: value})])[0]))[0]
-    for way, request in ways.items():
-        assert body == {name: request.payload().get(name) for name in body}, way
-    assert 1 == len({request.fingerprint("s", "fox") for request in ways.values()})
+        ways += [read("a cat", defaults, str(tmp_path), False, "s").lines[0].request]
+    body = value if field.name == "set" else {field.name: value}
+    assert [body] * len(ways) == [{name: request.payload().get(name) for name in body} for request in ways]
+    assert 1 == len({request.fingerprint("s", "fox") for request in ways})
 
 
 # --- the body
@@ -143,7 +140,17 @@ def test_any_values_are_a_request_that_can_be_sent_or_mistakes_in_short_words(va
     assert all(len(mistake) < 250 and "\n" not in mistake for mistake in mistakes)
     if request:
         assert request.payload() == json.loads(json.dumps(request.payload(), allow_nan=False))
-        assert request == build(vars(parse(["generate", *words(values)])[0]))[0] or "-" == values["prompt"]
+
+
+TYPED = TEXT.filter(bool)
+
+
+@quick
+@given(st.fixed_dictionaries({}, optional={field.name: st.lists(TYPED, min_size=1, max_size=3) if field.repeatable else TYPED
+                                           for field in FIELDS}))
+def test_any_texts_of_flags_are_the_same_ones_in_next(values):
+    found, mistakes = parse(["generate", *words(values)])
+    assert [] == mistakes and values == {name: value for name, value in vars(found).items() if name in VALUES and value}
 
 
 # --- sizes

@@ -80,10 +80,7 @@ def _understood(argv: list[str]) -> Optional[argparse.Namespace]:
     except Image2Error:
         return None
     prompt = getattr(found, "prompt_word", None) or ""
-    if re.fullmatch(ODD_PROMPT, prompt) or os.path.isfile(prompt):
-        return None
-    found.verb = argv[0]
-    return found
+    return None if re.fullmatch(ODD_PROMPT, prompt) or os.path.isfile(prompt) else found
 
 
 def _guessed(verb: Optional[str], argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -98,7 +95,6 @@ def _guessed(verb: Optional[str], argv: list[str]) -> tuple[argparse.Namespace, 
         found = parser.parse_args([*line.known, "--", *line.words] if line.words else line.known)
     except Image2Error as error:  # FILE is missing
         raise Image2Error("usage", guesses.masked(". ".join([*line.mistakes, error.message]))) from None
-    found.verb = verb
     return found, [guesses.masked(mistake) for mistake in (*line.mistakes, *_contradictions(found))]
 
 
@@ -127,6 +123,7 @@ def _verb_parser(verb: str) -> _Parser:
     add, summary, example = VERBS[verb]
     parser = _Parser(prog=f"image2.py {verb}", description=f"{summary[0].upper()}{summary[1:]}.",
                      epilog=f"example: image2.py {verb} {example}".rstrip() + f"\n{EXITS}")
+    parser.set_defaults(verb=verb)
     add(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="a line on stderr for each HTTP exchange")
     return parser
@@ -135,7 +132,7 @@ def _verb_parser(verb: str) -> _Parser:
 def _order(parser: _Parser, in_batch: bool) -> None:
     """What `generate` and every line of `batch` have in common: the table's flags."""
     for field in FIELDS:
-        if field.in_batch or not in_batch:
+        if field.name != "prompt" or not in_batch:
             parser.add_argument(*filter(None, (field.short, field.flag)), dest=field.name, metavar=field.metavar,
                                 action="append" if field.repeatable else _Once, help=field.help)
     parser.add_argument("--overwrite", action="store_true", help="replace files instead of numbering")

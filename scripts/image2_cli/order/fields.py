@@ -37,19 +37,20 @@ class Wrong(ValueError):
 
 
 class Field(NamedTuple):
-    """One row. `check` turns a flag's text or a line's JSON value (None: not given) into what the body carries, or
-    raises `Wrong`. `guesses` are names that people try instead."""
+    """One row. `check` turns a flag's text or a line's JSON value (None: not given) into what the body carries under this
+    name (a dict: under the names in it), or raises `Wrong`. `guesses` are names that people try instead."""
 
     name: str
-    flag: str
     help: str
     check: Callable[[Any], Any]
-    body: Optional[str]  # its name in the POST; None where the value is itself a dict of body fields
     short: Optional[str] = None
     metavar: Optional[str] = None
     repeatable: bool = False
-    in_batch: bool = True  # also a flag of `batch`, the default of every line
     guesses: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
 
 
 class ImageRequest(NamedTuple):
@@ -103,7 +104,10 @@ def build(given: Mapping[str, Any], in_line: bool = False) -> tuple[Optional[Ima
             label = field.name if in_line else field.flag
             mistakes += [f"{'the prompt' if field.name == 'prompt' else label} {text}" for text in wrong.args]
             continue
-        fields.update(value if field.body is None else {} if value is None else {field.body: value})
+        if isinstance(value, dict):
+            fields.update(value)
+        elif value is not None:
+            fields[field.name] = value
     if mistakes:
         return None, mistakes
     request = ImageRequest(fields)
@@ -113,21 +117,19 @@ def build(given: Mapping[str, Any], in_line: bool = False) -> tuple[Optional[Ima
 
 
 def merged(defaults: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line's values over the command's; None is no value, and of `set` each member stands for itself."""
-    found = {**defaults, **{name: value for name, value in line.items() if value is not None}}
+    """A line's values over the command's; of `set` each member stands for itself."""
+    found = {**defaults, **line}
     if isinstance(line.get("set"), dict) and defaults.get("set"):
         found["set"] = {**_further(defaults["set"]), **line["set"]}
     return found
 
 
 def words(given: Mapping[str, Any]) -> list[str]:
-    """The same values as flags, for a command that orders the same."""
+    """The texts of a command's flags as its words, for a command that orders the same."""
     found: list[str] = []
     for field in FIELDS:
-        value = given.get(field.name)
-        if isinstance(value, dict):
-            value = [f"{name}={_as_text(one)}" for name, one in value.items()]
-        for text in map(str, value if isinstance(value, (list, tuple)) else [] if value is None else [value]):
+        value = given.get(field.name) or []
+        for text in value if isinstance(value, list) else [value]:
             found += [f"{field.flag}={text}"] if text.startswith("-") else [field.flag, text]
     return found
 
@@ -156,7 +158,7 @@ def size_meant(value: Any) -> Optional[str]:
 
 
 def _prompt(value: Any) -> str:
-    if value is None or value == "" or (isinstance(value, str) and not value.strip()):
+    if value is None or (isinstance(value, str) and not value.strip()):
         raise Wrong("is empty: say what the picture shows")
     if not isinstance(value, str):
         raise Wrong(f"must be text, not {shown(value)}")
@@ -169,12 +171,12 @@ def _prompt(value: Any) -> str:
 
 def _images(value: Any) -> Optional[list[str]]:
     images = [value] if isinstance(value, str) else value or []
-    if not isinstance(images, (list, tuple)) or not all(isinstance(image, str) for image in images):
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise Wrong("must be a URL, a path, or a list of them")
     wrong = [mistake for image in images if not image.startswith("data:image/") and (mistake := url_mistake(image))]
     if wrong:
         raise Wrong(*wrong)
-    return list(images) or None
+    return images or None
 
 
 def _size(value: Any) -> Optional[str]:
@@ -207,7 +209,7 @@ def _model(value: Any) -> str:
 
 def _further(value: Any) -> dict[str, Any]:
     """A list of KEY=VALUE texts, or an object, as further body fields."""
-    if not isinstance(value, (dict, list, tuple, type(None))):
+    if not isinstance(value, (dict, list, type(None))):
         raise Wrong(f'{shown(value)} must be an object of body fields, such as {{"quality": "high"}}')
     pairs = list(value.items()) if isinstance(value, dict) else [_pair(str(text)) for text in value or ()]
     names = [name for name, _value in pairs]
@@ -219,11 +221,11 @@ def _further(value: Any) -> dict[str, Any]:
 
 
 def _further_mistake(name: Any, value: Any) -> Optional[str]:
-    own = {field.body: field.flag for field in FIELDS if field.body}
+    own = {"async": "--sync", **{field.name: field.flag for field in FIELDS if field.name != "set"}}
     if not isinstance(name, str) or not re.fullmatch(BODY_FIELD, name):
         return f"{shown(str(name).rstrip('='))} must be KEY=VALUE with a plain name, such as quality=high"
-    if name in own or name == "async":
-        return f"{name}: use {own.get(name, '--sync')} for this field"
+    if name in own:
+        return f"{name}: use {own[name]} for this field"
     unsendable = _unsendable(value)
     return f"{shown(name)} {unsendable}" if unsendable else None
 
@@ -253,16 +255,11 @@ def _json_or_text(text: str) -> Any:
         return text
 
 
-def _as_text(value: Any) -> str:
-    """What `_json_or_text` reads as this value."""
-    return value if isinstance(value, str) and _json_or_text(value) == value else json.dumps(value, ensure_ascii=False)
-
-
 def _described(name: str, value: Any) -> Any:
     if name == "image":
         return [f"{image[5:].partition(';')[0]} sha256:{_digest(image)}" if image.startswith("data:") else image
                 for image in value]
-    text = "" if name in {field.body for field in FIELDS} else json.dumps(value, sort_keys=True)
+    text = "" if name == "prompt" else json.dumps(value, sort_keys=True)
     return value if len(text) <= LONGEST_KEPT else f"sha256:{_digest(text)}"
 
 
@@ -273,17 +270,16 @@ def _digest(text: str) -> str:
 
 
 FIELDS: tuple[Field, ...] = (
-    Field("prompt", "--prompt", "what the picture shows (- is stdin)", _prompt, "prompt", "-p", "TEXT", in_batch=False,
+    Field("prompt", "what the picture shows (- is stdin)", _prompt, "-p", "TEXT",
           guesses=("text", "description", "caption", "message", "prompt-text", "query")),
-    Field("image", "--image", "reference image; repeatable", _images, "image", "-i", "URL_OR_PATH", repeatable=True,
+    Field("image", "reference image; repeatable", _images, "-i", "URL_OR_PATH", repeatable=True,
           guesses=("images", "reference", "ref", "input-image", "reference-image", "image-url", "source", "init-image",
                    "image-file", "image-path", "input")),
-    Field("size", "--size", "such as 1024x1024, or auto", _size, "size", None, "WxH",
+    Field("size", "such as 1024x1024, or auto", _size, None, "WxH",
           guesses=("aspect-ratio", "aspect", "ratio", "ar", "resolution", "dimensions", "image-size", "orientation")),
-    Field("n", "--n", "how many images (default 1)", _n, "n", "-n", "1..10",
+    Field("n", "how many images (default 1)", _n, "-n", "1..10",
           guesses=("count", "num", "number", "num-images", "num-outputs", "samples", "batch-size", "variations")),
-    Field("model", "--model", f"default {MODEL}", _model, "model", None, "NAME",
-          guesses=("model-name", "model-id", "engine")),
-    Field("set", "--set", "another body field; value as JSON or text", _further, None, None, "KEY=VALUE", repeatable=True,
+    Field("model", f"default {MODEL}", _model, None, "NAME", guesses=("model-name", "model-id", "engine")),
+    Field("set", "another body field; value as JSON or text", _further, None, "KEY=VALUE", repeatable=True,
           guesses=("param", "extra", "option", "extra-body")),
 )

@@ -24,7 +24,7 @@ SHRINK = ("magick {0} -resize 2048x2048 {1}", "sips -Z 2048 {0} --out {1}")
 
 
 class ReferenceProblem(ValueError):
-    """The image cannot be sent; `str(e)` names it, what is wrong with it, what is allowed and how to get there."""
+    """Names the image that cannot be sent, what is wrong with it, what is allowed and how to get there."""
 
 
 class References:
