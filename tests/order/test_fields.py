@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from image2_cli.batch.file import read
 from image2_cli.cli.arguments import parse
@@ -148,6 +148,7 @@ TYPED = TEXT.filter(bool)
 @quick
 @given(st.fixed_dictionaries({}, optional={field.name: st.lists(TYPED, min_size=1, max_size=3) if field.repeatable else TYPED
                                            for field in FIELDS}))
+@example({"prompt": "—fox", "set": ["-a"]})
 def test_any_texts_of_flags_are_the_same_ones_in_next(values):
     found, mistakes = parse(["generate", *words(values)])
     assert [] == mistakes and values == {name: value for name, value in vars(found).items() if name in VALUES and value}

@@ -130,7 +130,7 @@ def words(given: Mapping[str, Any]) -> list[str]:
     for field in FIELDS:
         value = given.get(field.name) or []
         for text in value if isinstance(value, list) else [value]:
-            found += [f"{field.flag}={text}"] if text.startswith("-") else [field.flag, text]
+            found += [f"{field.flag}={text}"] if text.startswith(("-", "–", "—")) else [field.flag, text]
     return found
 
 
