@@ -66,10 +66,7 @@ def test_a_record_names_reference_files_and_long_fields_by_their_digest():
     assert ["https://x/1.png", f"image/png sha256:{hashlib.sha256(URI.encode()).hexdigest()}"] == described["image"]
     assert (f"sha256:{hashlib.sha256(json.dumps(mask).encode()).hexdigest()}", 7) == (described["mask"], described["seed"])
     assert mask == built(set={"mask": mask}).payload()["mask"]
-
-
-def test_an_order_that_is_too_large_for_its_record_is_a_mistake():
-    """A record that is too large to be read again would be an order that is paid again."""
+    # a record that is too large to be read again would be an order that is paid again
     assert ["the order has too many fields or reference URLs to be recorded"] == mistakes_of(
         image=["https://x/" + "a" * 4000] * 130)
 
@@ -78,8 +75,7 @@ def test_the_same_order_to_the_same_place_has_the_same_fingerprint_and_no_other_
     long = "x" * 2_000_000
     one, other = (built(set={name: {inner: long for inner in names} for name in names}) for names in ("ab", "ba"))
     assert one.fingerprint("s", "fox") == one.fingerprint("s", "fox", 1) == other.fingerprint("s", "fox")
-    others = [one.fingerprint("s", "fox"), one.fingerprint("s", ""), one.fingerprint("t", "fox"),
-              one.fingerprint("s", "fox", 2),
+    others = [*(one.fingerprint(*place) for place in (("s", "fox"), ("s", ""), ("t", "fox"), ("s", "fox", 2))),
               *(built(**more).fingerprint("s", "fox") for more in (
                   {"n": 2}, {"size": "auto"}, {"model": "m"},
                   {"prompt": "a dog"}, {"image": [URI]}, {"image": [URI + "A"]}))]
@@ -105,9 +101,8 @@ WRONG = {
     "n": ["0", 11, "", 1.0, True, "٣", "0001", "1\n"],
     "model": ["a b", "x" * 101, "模型", "a\n", 0],
     "image": [5, [5], ["a.png"], ["data:text/html,x"]],
-    "set": [5, "a=1", ["quality"], ["=high"], ["a b=1"], ["1a=1"], ["é=1"], {"x" * 65: 1},
-            ["a=1", "b=2", "a=1"], ["a=1e999"], {"a": [{"b": float("inf")}]}, {"a": {"\ud800": 1}},
-            {"a": nested(33)}, {"a": nested(5000)},
+    "set": [5, "a=1", ["quality"], ["=high"], ["a b=1"], ["1a=1"], ["é=1"], {"x" * 65: 1}, ["a=1", "b=2", "a=1"],
+            ["a=1e999"], {"a": [{"b": float("inf")}]}, {"a": {"\ud800": 1}}, {"a": nested(33)}, {"a": nested(5000)},
             *([f"{name}=1"] for name in ("prompt", "size", "n", "model", "image", "async"))]}
 
 
@@ -128,7 +123,7 @@ def test_a_further_field_is_json_or_else_text(text, value):
 
 
 def test_every_mistake_is_named_at_once():
-    deep = json.loads("[" * 900 + "]" * 900)
+    deep = nested(900)
     assert 4 <= len(mistakes_of(size=deep, n=deep, model=deep, set=deep))
 
 

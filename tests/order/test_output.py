@@ -51,18 +51,28 @@ def test_a_working_folder_that_is_gone_is_said_so(folder, monkeypatch):
 # --- whether it can be written
 
 
-@pytest.mark.parametrize("name", ["a/logo.svg", "x.BMP"])
-def test_a_file_that_no_picture_of_the_service_is_is_refused_and_an_existing_folder_is_not(name, folder):
-    wrong = mistake(resolve(name))
-    assert f"type \"{os.path.basename(name).split('.')[0]}.png\"" in wrong
-    os.makedirs(name)
-    assert mistake(resolve(name)) is None
+@pytest.mark.parametrize(("out", "words"), [
+    ("a/logo.svg", 'type "logo.png"'), ("x.BMP", 'type "x.png"'), ("folder.png", "is a folder with a picture's ending"),
+    *((out, "taken\" is a file in the way of the folder") for out in ("taken", "taken/below/fox.png")),
+    *(pytest.param(*row, marks=needs_posix) for row in [
+        ("link", "link\" is a file in the way of the folder"),
+        ("fox.png ", "blank at its end"), ("folder ", "blank at its end"),
+        ("caf\udce9", "is no UTF-8"),  # `next` named another folder, and the batch there was paid a second time
+        *((out, "not writable") for out in ("new/" + "x" * 248 + ".png", "/".join(["x" * 200] * 25), "a\0b"))])])
+def test_where_no_picture_can_be_written_is_told_before_paying(out, words, folder):
+    (folder / "taken").write_text("mine")
+    (folder / "folder.png").mkdir()
+    if os.name != "nt":
+        (folder / "link").symlink_to("nowhere")
+    said = mistake(resolve(out))
+    assert said.startswith("--out") and words in said and len(said) < 350
 
 
-@pytest.mark.parametrize("out", ["fox.png ", "folder "])
-@needs_posix
-def test_a_name_with_a_blank_at_its_end_is_refused(out):
-    assert "blank at its end" in mistake(resolve(out), "posix")
+def test_an_existing_folder_may_be_called_anything_and_a_file_is_no_mistake(folder):
+    for name in ("logo.svg", "fox.png"):
+        (folder / name).mkdir()
+    (folder / "dog.png").write_text("mine")
+    assert [None] * 3 == [mistake(resolve(out)) for out in ("logo.svg", "fox.png/", "dog.png")]
 
 
 @pytest.mark.parametrize(("path", "words"), [
@@ -73,36 +83,6 @@ def test_names_that_windows_cannot_have_are_refused_there_and_only_there(path, w
     said = output._name_mistake(path, "nt")
     assert said is None if words is None else words in said
     assert output._name_mistake(path, "posix") is None
-
-
-@pytest.mark.parametrize("out", ["taken", "taken/below/fox.png", pytest.param("taken-link", marks=needs_posix)])
-def test_a_file_or_a_dangling_link_in_the_way_is_named(out, folder):
-    (folder / "taken").write_text("mine")
-    if out == "taken-link":
-        (folder / out).symlink_to("nowhere")
-    wrong = mistake(resolve(out))
-    assert "is a file in the way of the folder" in wrong and "taken" in wrong
-
-
-@needs_posix
-def test_a_name_that_no_answer_could_tell_is_refused():
-    """`next` named another folder, and the batch there was paid a second time."""
-    assert "is no UTF-8" in mistake(resolve("caf\udce9"))
-
-
-def test_a_folder_that_is_called_like_a_picture_is_named_and_a_file_is_no_mistake(folder):
-    (folder / "fox.png").mkdir()
-    assert "is a folder with a picture's ending" in mistake(resolve("fox.png"))
-    assert mistake(resolve("fox.png/")) is None
-    (folder / "dog.png").write_text("mine")
-    assert mistake(resolve("dog.png")) is None
-
-
-@needs_posix
-@pytest.mark.parametrize("out", ["new/" + "x" * 248 + ".png", "/".join(["x" * 200] * 25), "a\0b"])
-def test_a_name_the_disk_cannot_take_is_found_before_paying(out):
-    wrong = mistake(resolve(out))
-    assert wrong.startswith("--out ") and "not writable" in wrong and len(wrong) < 350
 
 
 def test_too_little_room_is_a_mistake_of_its_own(monkeypatch, folder):
