@@ -66,6 +66,7 @@ def test_a_record_names_reference_files_and_long_fields_by_their_digest():
     assert ["https://x/1.png", f"image/png sha256:{hashlib.sha256(URI.encode()).hexdigest()}"] == described["image"]
     assert (f"sha256:{hashlib.sha256(json.dumps(mask).encode()).hexdigest()}", 7) == (described["mask"], described["seed"])
     assert mask == built(set={"mask": mask}).payload()["mask"]
+    assert mask[:9999] == built(prompt=mask[:9999]).described()["prompt"]
     # a record that is too large to be read again would be an order that is paid again
     assert ["the order has too many fields or reference URLs to be recorded"] == mistakes_of(
         image=["https://x/" + "a" * 4000] * 130)

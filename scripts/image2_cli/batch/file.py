@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 
 class BatchFile(NamedTuple):
-    """What a file came to; with any mistake nothing of it may be ordered."""
+    """With any mistake nothing of it may be ordered."""
 
     lines: list[Line]
     mistakes: list[str]
@@ -64,7 +64,6 @@ def read(text: str, defaults: Mapping[str, Any], out: Optional[str], overwrite: 
 
 
 def _explained(wrong: Mapping[int, list[str]], entry: str) -> list[str]:
-    """The first wrong lines with what is wrong, and the numbers of all others."""
     texts: list[str] = []
     numbers = list(wrong)
     while numbers and len(texts) < EXPLAINED and sum(map(len, texts)) < MOST_EXPLAINED:
@@ -160,7 +159,6 @@ def _field_mistakes(given: Mapping[str, Any]) -> list[str]:
 
 
 def _meant(name: str) -> Optional[str]:
-    """What to write for a field that no line has, or None."""
     import difflib
 
     plain = name.strip().lower().replace("-", "_")

@@ -132,7 +132,6 @@ def _loads(text: str, line: int = 1) -> tuple[Any, str]:
 
 
 def _foreign(rows: list[str]) -> Optional[str]:
-    """The name of the format that the rows are in and that is no batch, or None."""
     for which, beginning, name in MARKS:
         if which(map(re.compile(beginning).match, rows)):
             return name

@@ -17,7 +17,7 @@ BAR = 16
 
 
 class Progress:
-    """The progress of one command. `continue_command(task_id)`: what goes on with a task if this run is killed."""
+    """`continue_command(task_id)`: what goes on with a task if this run is killed. `is_many`: counts are told, not tasks."""
 
     def __init__(self, write: Callable[[str], None], clock: Clock, is_terminal: bool,
                  continue_command: Callable[[str], str], is_many: bool = False) -> None:

@@ -167,7 +167,6 @@ def extension_for(output: Output, saved_extension: str) -> str:
 
 
 def _name_mistake(path: str, os_name: str) -> Optional[str]:
-    """What is wrong with the name alone."""
     base = os.path.basename(path)
     stem, ending = os.path.splitext(base)
     if re.search("[\ud800-\udfff]", path):  # no answer could name it, and a `next` that names another folder pays again
@@ -188,7 +187,7 @@ def _name_mistake(path: str, os_name: str) -> Optional[str]:
 
 
 def _standing(folder: str) -> str:
-    """The folder, or what of it is there already."""
+    """What of the folder is there already."""
     while not os.path.lexists(folder) and os.path.dirname(folder) != folder:
         folder = os.path.dirname(folder)
     return folder
