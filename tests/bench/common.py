@@ -1,15 +1,12 @@
-"""What the benchmarks share: the service in a process of its own, and medians of what is timed side by side."""
+"""What the benchmarks share: the script, its environment, and the service in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Callable
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = str(HERE.parents[1] / "scripts" / "image2.py")
@@ -37,17 +34,3 @@ def environment(home: str, service: Service | None = None) -> dict[str, str]:
     """What a process gets, and nothing else."""
     base = {"IMAGE2_BASE_URL": service.base_url} if service else {}
     return {"PATH": os.environ["PATH"], "HOME": home, "IMAGE2_API_KEY": KEY, **base}
-
-
-def medians(rounds: int, cases: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Milliseconds of each case, one after the other in every round; the first round warms the caches."""
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds + 1):
-        for name, work in cases.items():
-            started = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - started)
-    found = {name: statistics.median(seconds[1:]) * 1000 for name, seconds in times.items()}
-    for name, milliseconds in found.items():
-        print(f"{name:44} {milliseconds:7.1f} ms")
-    return found

@@ -10,7 +10,6 @@ import collections
 import json
 import os
 import signal
-import threading
 import time
 
 import pytest
@@ -21,28 +20,9 @@ from laws import hold, tokens
 from pictures import png
 from platforms import needs_posix, needs_signals
 from running import CANARY
+from tasks import Tasks
 
 pytestmark = pytest.mark.slow
-
-
-class Tasks:
-    """Makes a service whose tasks take `seconds` and that takes `at_once` of them; others get a 429."""
-
-    def __init__(self, service, seconds=0.2, at_once=1000):
-        self.seconds, self.at_once = seconds, at_once
-        self.ends, self.most, self._lock = {}, 0, threading.Lock()
-        service.on_post(self.post)
-        service.on_poll(lambda request: completed() if time.monotonic() >= self.ends[request.task_id] else pending(0))
-
-    def post(self, request):
-        with self._lock:
-            now = time.monotonic()
-            running = sum(end > now for end in self.ends.values())
-            if running >= self.at_once:
-                return refuse(429, "too many tasks at once")
-            self.ends[request.task_id] = now + self.seconds
-            self.most = max(self.most, running + 1)
-        return ok()
 
 
 def by_prompt(answers: dict, usual):
@@ -183,22 +163,17 @@ def test_a_batch_whose_folder_was_moved_is_neither_paid_nor_fetched_again(batch,
     assert {str(project / "there")} == {os.path.dirname(path) for path in answer["files"]}
 
 
-def die(process, folder):
-    """Kill it. What it was writing is old enough from then on to be swept by the next run."""
-    kill(process)
-    for part in folder.rglob(".image2/**/*.part"):
-        os.utime(part, (0, 0))
-
-
 @pytest.mark.lowest
 def test_a_batch_that_is_killed_again_and_again_pays_each_line_once(batch, write, start, service):
     Tasks(service, 0.15)
     file = write(*prompts(24))
-    for moment in (("post", 3), ("file", 2), ("post", 14), ("file", 14)):
+    for kind, count in (("post", 3), ("file", 2), ("post", 14), ("file", 14)):
         killed = start("batch", "orders.txt", *quick("--concurrency", "3"))
-        while len([each for each in service.requests if each.kind == moment[0]]) < moment[1] and killed.poll() is None:
+        while len([each for each in service.requests if each.kind == kind]) < count and killed.poll() is None:
             time.sleep(0.01)
-        die(killed, file.parent)
+        kill(killed)
+        for part in file.parent.rglob(".image2/**/*.part"):
+            os.utime(part, (0, 0))  # old enough from now on to be swept by the next run
         assert {1} >= set(charges(service).values())
     exit_status, answer = batch()
     unknown = answer["counts"]["unknown"]

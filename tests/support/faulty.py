@@ -127,6 +127,7 @@ class Service(_Server):
         super().__init__(tls)
         self.base_url = base_url or f"{'https' if tls else 'http'}://127.0.0.1:{self.address[1]}"
         self._script: dict[str, list] = {kind: [answer] for kind, answer in HEALTHY.items()}
+        self._orders: dict[str, dict] = {}  # by the ids of their tasks
         self._numbers = itertools.count(1)
 
     def on_post(self, *answers: Said) -> None:
@@ -172,7 +173,9 @@ class Service(_Server):
             except BaseException as trouble:  # a test's own callable failed: not to be lost in a thread
                 self._troubles.append(trouble)
                 return
-            request.accepted = request.kind == "post" and request.whole and answer.takes_the_order
+            if request.kind == "post" and request.whole:
+                request.accepted = answer.takes_the_order
+                self._orders[request.task_id] = request.order
             self._send(sock, data, answer, request)
             if not answer.keeps_alive(request):
                 self._end(sock, data, answer)
@@ -191,8 +194,7 @@ class Service(_Server):
                 request.task_id = f"task-{next(self._numbers)}"
         if found := poll or file:
             request.task_id = found[1]
-            orders = [post.order for post in self.posts if post.task_id == request.task_id]
-            request.order = orders[-1] if orders else {}
+            request.order = self._orders.get(request.task_id, {})
         return request, answer
 
     def _read_body(self, sock: socket.socket, buffer: bytearray, request: Request) -> None:
@@ -212,8 +214,9 @@ class Service(_Server):
         size, seconds = answer.drip or (1 << 16, 0)
         for start in range(0, len(data), size):
             self._pause(seconds if start else 0)
-            sock.sendall(data[start : start + size])
-            request.sent += len(data[start : start + size])
+            piece = data[start : start + size]
+            sock.sendall(piece)
+            request.sent += len(piece)
         self._pause(answer.hang or 0)
 
     def _end(self, sock: socket.socket, data: bytes, answer: Answer) -> None:
