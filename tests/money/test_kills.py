@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from aftermath import edit_record, records_in, run_next, state
-from command import PNG, kill, quick, until
+from command import PNG, Command, kill, quick, until
 from faulty import hang, ok, page, pending, picture, refuse, sync_completed
 from laws import hold
 from pictures import png
@@ -18,82 +20,45 @@ from platforms import needs_signals
 
 pytestmark = [needs_signals, pytest.mark.slow]
 
-BIG = png(64, 64, noise_bytes=200_000)  # more than a buffer holds back
+STUCK = hang(30, picture(png(64, 64, noise_bytes=200_000)), -5)  # more than a buffer holds back
 TWO = ["cat-2.png", "cat.png"]
 N2 = ("--n", "2")
 
 
-# The steps of an order of two pictures. Each begins one that goes no further than its step, and returns the process.
+def parts(it: Command):
+    return it.out.glob(".image2-*.part")
 
 
-def in_backoff(it):
-    it.service.on_post(refuse(429, retry_after=15))
-    busy = it.begin(*N2)
-    it.service.wait_for("post")
-    until(lambda: state(it.out) == "not_sent")
-    return busy
+class Step(NamedTuple):
+    """A step of an order of two pictures: what the service says, and what has happened when the run is there."""
+
+    said: dict[str, tuple]  # by kind of request; the last answer repeats, so that the run goes no further
+    asked: tuple[str, int]  # so many requests of a kind
+    reached: Callable[[Command], object] = lambda it: True
+    flags: tuple = ()
+
+    def begin(self, it: Command):
+        """A run that goes no further than this step."""
+        for kind, answers in self.said.items():
+            {"post": it.service.on_post, "poll": it.service.on_poll, "file": it.service.on_file}[kind](*answers)
+        busy = it.begin(*N2, *self.flags)
+        it.service.wait_for(*self.asked)
+        until(lambda: self.reached(it))
+        return busy
 
 
-def in_post(it):
-    it.service.on_post(hang(30))
-    busy = it.begin(*N2)
-    it.service.wait_for("post")
-    return busy
-
-
-def in_answer(it):
-    """In the middle of the POST's answer, before its task id."""
-    it.service.on_post(hang(30, ok(), "head"))
-    busy = it.begin(*N2)
-    it.service.wait_for("post")
-    return busy
-
-
-def before_first_look(it):
-    busy = it.begin(*N2, "--poll-interval", "15")
-    until(lambda: it.out.exists() and state(it.out) == "accepted")
-    return busy
-
-
-def in_look(it):
-    it.service.on_poll(pending(10), hang(30))
-    busy = it.begin(*N2)
-    it.service.wait_for("poll", 2)
-    return busy
-
-
-def between_looks(it):
-    it.service.on_poll(pending(10))
-    busy = it.begin(*N2, "--poll-interval", "0.5")
-    it.service.wait_for("poll", 2)
-    return busy
-
-
-def in_download(it):
-    it.service.on_file(hang(30, picture(BIG), -5))
-    busy = it.begin(*N2)
-    it.service.wait_for("file", 2)
-    until(lambda: any(path.stat().st_size for path in it.out.glob(".image2-*.part")))
-    return busy
-
-
-def between_downloads(it):
-    """One picture stands, the other hangs."""
-    it.service.on_file(hang(30, picture(BIG), -5), of="task-1-1.png")
-    busy = it.begin(*N2)
-    until((it.out / "cat.png").exists)
-    it.service.on_file(picture(PNG), of="task-1-1.png")
-    return busy
-
-
-def in_pause_of_download(it):
-    it.service.on_file(page(500))
-    busy = it.begin(*N2)
-    it.service.wait_for("file", 4)
-    return busy
-
-
-ACCEPTED = [before_first_look, in_look, between_looks, in_download, between_downloads, in_pause_of_download]
+STEPS = {
+    "in a back-off": Step({"post": (refuse(429, retry_after=15),)}, ("post", 1), lambda it: state(it.out) == "not_sent"),
+    "in the POST": Step({"post": (hang(30),)}, ("post", 1)),
+    "in the POST's answer, before its id": Step({"post": (hang(30, ok(), "head"),)}, ("post", 1)),
+    "before the first look": Step({}, ("post", 1), lambda it: state(it.out) == "accepted", ("--poll-interval", "15")),
+    "in a look": Step({"poll": (pending(10), hang(30))}, ("poll", 2)),
+    "between looks": Step({"poll": (pending(10),)}, ("poll", 2), flags=("--poll-interval", "0.5")),
+    "in the downloads": Step({"file": (STUCK,)}, ("file", 2), lambda it: any(part.stat().st_size for part in parts(it))),
+    "between downloads": Step({"file": (picture(PNG), STUCK)}, ("file", 2), lambda it: it.pictures),
+    "in the pause of a download": Step({"file": (page(500),)}, ("file", 4)),
+}
+ACCEPTED = list(STEPS)[3:]
 
 
 def finish(it, done) -> None:
@@ -110,23 +75,23 @@ def finish(it, done) -> None:
 @pytest.mark.lowest
 @pytest.mark.parametrize("step", ACCEPTED)
 def test_after_a_kill_the_same_command_goes_on_and_does_not_pay_again(generate, step):
-    kill(step(generate))
+    kill(STEPS[step].begin(generate))
     generate.heal()
     finish(generate, generate.begin(*N2).finish())
 
 
-@pytest.mark.parametrize("step", [in_backoff, in_answer])
-def test_after_a_kill_before_the_answer_wait_has_nothing_to_wait_for(generate, run, step):
-    kill(step(generate))
+@pytest.mark.parametrize(("step", "then"), [("in a back-off", 0), ("in the POST's answer, before its id", 9)])
+def test_after_a_kill_before_the_answer_wait_has_nothing_to_wait_for(generate, run, step, then):
+    kill(STEPS[step].begin(generate))
     generate.heal()
     assert "nothing_unfinished" == run("wait", "--out", "out", *quick()).json["status"]
     told = generate(*N2)
-    assert ((0, 1) if step == in_backoff else (9, 1)) == (told.exit, generate.service.orders), told.run
+    assert (then, 1) == (told.exit, generate.service.orders), told.run
 
 
 def test_a_kill_between_the_record_and_the_file_loses_nothing(generate, run):
     """The record names the file before the file has its name; no half file ever has it."""
-    kill(in_download(generate))
+    kill(STEPS["in the downloads"].begin(generate))
     assert [] == [path.name for path in generate.out.iterdir() if not path.name.startswith(".")]
     generate.heal()
     named = [{"index": index, "file": name, "url": "x", "sha256": "0" * 64, "error": None}
@@ -140,7 +105,7 @@ def test_a_kill_between_the_record_and_the_file_loses_nothing(generate, run):
 
 def test_the_links_of_a_sync_answer_survive_a_kill(generate, run):
     generate.service.on_post(sync_completed())
-    generate.service.on_file(hang(30, picture(PNG), -5))
+    generate.service.on_file(STUCK)
     generate.killed("file", 2, *N2, "--sync")
     generate.service.on_file(picture(PNG))
     finish(generate, run("wait", "--out", "out", *quick()))
@@ -173,18 +138,19 @@ def stop(busy, signum=signal.SIGTERM):
     return done
 
 
-@pytest.mark.parametrize("step", [before_first_look, in_look, in_download])
-def test_a_signal_is_answered_within_a_second_and_next_gets_the_pictures(generate, step, tmp_path):
-    done = stop(step(generate), signal.SIGINT if step == in_look else signal.SIGTERM)
+@pytest.mark.parametrize(("step", "signum"), [
+    ("before the first look", signal.SIGTERM), ("in a look", signal.SIGINT), ("in the downloads", signal.SIGTERM)])
+def test_a_signal_is_answered_within_a_second_and_next_gets_the_pictures(generate, step, signum, tmp_path):
+    done = stop(STEPS[step].begin(generate), signum)
     told = generate.told(done)
     assert ("task-1", "yes") == (told.task_id, told.charged), done
     generate.heal()
     finish(generate, run_next(told.answer, generate.service, tmp_path))
 
 
-@pytest.mark.parametrize(("step", "charged", "then"), [(in_backoff, "no", 0), (in_post, "maybe", 9)])
+@pytest.mark.parametrize(("step", "charged", "then"), [("in a back-off", "no", 0), ("in the POST", "maybe", 9)])
 def test_a_signal_before_the_answer_says_what_it_may_have_cost(generate, step, charged, then):
-    told = generate.told(stop(step(generate), signal.SIGINT))
+    told = generate.told(stop(STEPS[step].begin(generate), signal.SIGINT))
     assert (charged, None) == (told.charged, told.task_id), told.run
     assert charged == "no" or told.answer["next"] is None
     generate.heal()
@@ -209,7 +175,7 @@ def test_an_answer_that_comes_just_after_the_signal_still_gives_its_task(generat
 def test_a_signal_to_a_wait_for_several_loses_none_of_them(service, run, start, project, tmp_path):
     for prompt in ("a cat", "a dog"):
         assert 0 == run("generate", prompt, "--out", "out", "--no-wait").exit
-    service.on_file(hang(30, picture(PNG), -5))
+    service.on_file(STUCK)
     busy = start("wait", "--out", "out", *quick())
     service.wait_for("file", 2)
     done = stop(busy)
@@ -223,7 +189,7 @@ def test_a_signal_to_a_wait_for_several_loses_none_of_them(service, run, start, 
 
 def test_a_stopped_run_that_goes_on_after_another_has_finished_changes_nothing(generate, run):
     """SIGSTOP for a while (a laptop that sleeps), and `wait` meanwhile."""
-    busy = in_look(generate)
+    busy = STEPS["in a look"].begin(generate)
     busy.send_signal(signal.SIGSTOP)
     generate.heal()
     assert (0, TWO) == (run("wait", "--out", "out", *quick()).exit, generate.pictures)

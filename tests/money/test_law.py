@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 DONE = (0, None, "yes")
 UNKNOWN = (9, "outcome_unknown", "maybe")
+ACCEPTED, FINISHED = ok(), completed()
 MONTH = "import time\nreal = time.time\ntime.time = lambda: real() + 31 * 86400\n"
 DIES_AT_THE_PRINT = """import os, signal
 real = os.write
@@ -43,22 +44,14 @@ class Way(NamedTuple):
     resumed: bool = True
 
 
-def ended(*end) -> Callable[[Command], object]:
-    """The first run ends so."""
-    return lambda it: _assert_end(it, it(), end)
-
-
-def _assert_end(it, told, end):
-    assert end == (told.exit, told.code), told.run
-    return told
-
-
-def refused(*answers, end) -> Callable[[Command], object]:
-    return lambda it: (it.service.on_post(*answers), _assert_end(it, it(), end))
-
-
-def polled(*answers, end, flags=()) -> Callable[[Command], object]:
-    return lambda it: (it.service.on_poll(*answers), _assert_end(it, it(*flags), end))
+def ends(*end, post=ACCEPTED, poll=FINISHED, flags=()) -> Callable[[Command], object]:
+    """The first run hears these answers and ends so."""
+    def first(it):
+        it.service.on_post(post)
+        it.service.on_poll(poll)
+        told = it(*flags)
+        assert end == (told.exit, told.code), told.run
+    return first
 
 
 def killed_in_the_post(it):
@@ -126,11 +119,6 @@ def by_another_path(it):
     it.out.symlink_to("real")
 
 
-def not_saved(it):
-    it.service.on_poll(completed(urls=["ftp://127.0.0.1/a.png"]))
-    _assert_end(it, it(), (10, "not_saved"))
-
-
 def linked(it):
     assert 0 == it.by("generate")("--no-download").exit
 
@@ -139,42 +127,34 @@ def submitted(it):
     assert (0, []) == (it.by("generate")("--no-wait").exit, it.service.polls)
 
 
-def inside_the_answer(it):
-    """It came at once, and whole: there is no task that could be asked again."""
-    it.service.on_post(sync_completed())
-    assert 0 == it().exit
-
-
-TIME_IS_UP = polled(pending(10), end=(8, "still_running"), flags=("--timeout", "0.5"))
 WAYS = {
     # never accepted: it is sent
-    "refused for its words": Way(refused(refuse(400), end=(3, "rejected")), DONE, 2, resumed=False),
-    "refused for the time being": Way(refused(refuse(503, retry_after=3600), end=(5, "unavailable")), DONE, 2,
-                                      resumed=False),
+    "refused for its words": Way(ends(3, "rejected", post=refuse(400)), DONE, 2, resumed=False),
+    "refused for the time being": Way(ends(5, "unavailable", post=refuse(503, retry_after=3600)), DONE, 2, resumed=False),
     "killed before the POST": Way(killed_before_the_post, DONE, 2, resumed=False),
     # may have been accepted: nothing is sent, however old it is
-    "a reset in the POST": Way(refused(reset(), end=(9, "outcome_unknown")), UNKNOWN, files=(), resumed=False),
+    "a reset in the POST": Way(ends(9, "outcome_unknown", post=reset()), UNKNOWN, files=(), resumed=False),
     "killed in the POST": Way(killed_in_the_post, UNKNOWN, files=(), resumed=False),
     "killed in the POST 16 minutes ago": Way(killed_in_the_post_long_ago, UNKNOWN, files=(), resumed=False),
     # accepted: it is gone on with
-    "its time was up": Way(TIME_IS_UP, DONE, fetched=1),
+    "its time was up": Way(ends(8, "still_running", poll=pending(10), flags=("--timeout", "0.5")), DONE, fetched=1),
     "submitted only": Way(submitted, DONE, fetched=1),
     "killed while it waited": Way(killed_while_it_waited, DONE, fetched=1),
     "killed in the download": Way(killed_in_the_download, DONE, fetched=1),
-    "its key was rejected": Way(polled(refuse(401), end=(4, "key_rejected")), DONE, fetched=1),
-    "not saved": Way(not_saved, DONE, fetched=1),
+    "its key was rejected": Way(ends(4, "key_rejected", poll=refuse(401)), DONE, fetched=1),
+    "not saved": Way(ends(10, "not_saved", poll=completed(urls=["ftp://127.0.0.1/a.png"])), DONE, fetched=1),
     "only its links were wanted": Way(linked, DONE, fetched=1),
     # saved: nothing is sent and nothing is fetched
-    "finished": Way(ended(0, None), DONE),
+    "finished": Way(ends(0, None), DONE),
     "finished, and nobody read its answer": Way(nobody_reads_it, DONE),
     "killed between its last record and its print": Way(killed_before_it_was_printed, DONE),
     "finished, and its record copied": Way(copied, DONE),
     "finished, the folder is a link now": Way(by_another_path, DONE),
-    "finished with pictures inside the answer": Way(inside_the_answer, DONE),
+    "finished with pictures inside the answer": Way(ends(0, None, post=sync_completed()), DONE),
     "its picture was deleted": Way(deleted, DONE, fetched=1),
     "its picture was edited": Way(edited, DONE, files=("cat-2.png",), fetched=1),
     # failed: nothing is sent
-    "failed": Way(polled(failed("no cats"), end=(6, "task_failed")), (6, "task_failed", "maybe"), files=(), resumed=True),
+    "failed": Way(ends(6, "task_failed", poll=failed("no cats")), (6, "task_failed", "maybe"), files=()),
 }
 POSIX_ONLY = ("finished, the folder is a link now", "finished, and nobody read its answer",
               "killed between its last record and its print")
