@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
-from running import CANARY, Run, whole
+from running import CANARY, Run, Started
 
 
 def record_paths(folder: Path | str) -> list[Path]:
@@ -38,9 +36,6 @@ def edit_record(folder: Path | str, **changes: Any) -> None:
 
 def run_next(answer: dict, service: Any, home: Path | str) -> Run:
     """Run an answer's `next` as an agent's shell would, from another folder."""
-    env = whole({"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "IMAGE2_API_KEY": CANARY,
-                 "IMAGE2_BASE_URL": service.base_url})
-    began = time.monotonic()
-    done = subprocess.run(answer["next"], shell=True, cwd=os.sep, env=env, capture_output=True, timeout=60)
-    output = (data.decode("utf-8", "surrogateescape") for data in (done.stdout, done.stderr))
-    return Run((answer["next"],), done.returncode, *output, time.monotonic() - began)
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "IMAGE2_API_KEY": CANARY,
+           "IMAGE2_BASE_URL": service.base_url}
+    return Started(answer["next"], env, os.sep, shell=True).finish()

@@ -12,13 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aftermath import records_in as records
-from aftermath import state
+from aftermath import state as state
 from image2_cli import errors
 from image2_cli.pictures import image_check
 from running import CANARY, SCRIPT, Run, assert_no_key, assert_no_leftovers
-
-__all__ = ["FAST", "UNSEEN", "assert_answer_budget", "hold", "records", "state", "tokens"]
 
 FAST = ("--poll-interval", "0.05")
 GRACE_S = 5.0  # past the budget of a run
@@ -76,11 +73,16 @@ def _check_pictures(answer: dict, folder: Path) -> None:
             path = Path(image["path"])
             assert path.is_absolute() and path.stat().st_size == image["bytes"], image
             if path.suffix in PICTURES:
-                with path.open("rb") as file:
-                    assert (image["width"], image["height"]) == tuple(image_check.inspect(file))[1:3]
+                assert (image["width"], image["height"]) == size_of(path)
         else:
             assert image.get("error") or not answer["ok"] or image["url"], image
     for path in folder.rglob("*"):
         if path.suffix in PICTURES:
-            with path.open("rb") as file:
-                image_check.inspect(file)  # raises for whatever is no whole picture
+            size_of(path)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height); raises for whatever is no whole picture."""
+    with path.open("rb") as file:
+        found = image_check.inspect(file)
+    return found.width, found.height

@@ -34,17 +34,10 @@ def inline(page: Path) -> list[str]:
 
 
 def table(page: Path, first: str) -> list[list[str]]:
-    """The rows of the table whose head begins with this cell; cells stripped."""
-    rows, inside = [], False
-    for line in text(page).splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")] if line.startswith("|") else None
-        if cells is None:
-            inside = False
-        elif inside:
-            rows.append(cells)
-        elif cells[0].strip("| ") == first:
-            inside = True
-    return [row for row in rows if set("".join(row)) - set("-|: ")]
+    """The rows of the tables whose head begins with this cell; cells stripped."""
+    bodies = re.findall(rf"^\| {re.escape(first)} \|.*\n\|[-:| ]+\n((?:\|.*\n)+)", text(page), re.MULTILINE)
+    lines = "".join(bodies).splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 def commands(page: Path) -> list[list[str]]:

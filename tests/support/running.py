@@ -30,7 +30,7 @@ COVERAGE = "COVERAGE_PROCESS_CONFIG"  # what coverage's own start-up file looks 
 class Run:
     """What a run left behind: `stdout` and `stderr` are text, `exit` is negative where a signal killed it."""
 
-    argv: tuple
+    argv: Any
     exit: int
     stdout: str
     stderr: str
@@ -48,8 +48,7 @@ class Run:
         return answer
 
     def __str__(self) -> str:
-        command = " ".join(map(str, self.argv))
-        return f"$ {command}\n[{self.exit} in {self.seconds:.2f} s]\n{self.stdout}\n{self.stderr}"
+        return f"$ {self.argv}\n[{self.exit} in {self.seconds:.2f} s]\n{self.stdout}\n{self.stderr}"
 
 
 def _refuse_constant(name: str) -> None:
@@ -73,8 +72,9 @@ def _check_answer(answer: dict, exit_status: int) -> None:
 class Started(subprocess.Popen):
     """A run under way. `finish()` waits; what is alive after `timeout` is killed, and the test fails."""
 
-    def __init__(self, argv: list[str], env: dict, cwd: Any, **popen: Any) -> None:
-        self.secrets = {CANARY, *_pieces(env.get("IMAGE2_API_KEY"))}
+    def __init__(self, argv: list[str] | str, env: dict, cwd: Any, **popen: Any) -> None:
+        key = env.get("IMAGE2_API_KEY", "")  # may be broken on purpose: no long stretch of it may be seen
+        self.secrets = {CANARY, *(piece for piece in key.split() if len(piece) >= 8)}
         self.began = time.monotonic()
         self._tmp: tempfile.TemporaryDirectory | None = None
         if cwd is None:
@@ -93,8 +93,8 @@ class Started(subprocess.Popen):
             output = self.communicate(timeout=5)
             late = True
         seconds = time.monotonic() - self.began
-        stdout, stderr = map(_text, output)
-        done = Run(tuple(self.args), self.returncode, stdout, stderr.replace(os.linesep, "\n"), seconds)
+        stdout, stderr = ((data or b"").decode("utf-8", "surrogateescape") for data in output)
+        done = Run(self.args, self.returncode, stdout, stderr.replace(os.linesep, "\n"), seconds)
         if self._tmp:
             self._tmp.cleanup()
         assert not late, f"still running after {timeout} s\n{done}"
@@ -130,15 +130,6 @@ def whole(env: dict) -> dict:
 def run(*argv: Any, timeout: float = 60, **options: Any) -> Run:
     """A whole run, with the options of `start`."""
     return start(*argv, **options).finish(timeout)
-
-
-def _text(data: bytes | None) -> str:
-    return (data or b"").decode("utf-8", "surrogateescape")
-
-
-def _pieces(key: str | None) -> list[str]:
-    """What must not be seen of a key, even of a deliberately broken one: its stretches without a blank."""
-    return [piece for piece in (key or "").split() if len(piece) >= 8]
 
 
 def _files(folder: Path | str) -> list[Path]:
