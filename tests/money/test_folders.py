@@ -37,13 +37,21 @@ VERBS = {
 
 
 def seen(folder: Path) -> dict:
-    """What lies below a folder: kind, content or target, and time of change."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        kind = path.lstat()
-        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if stat.S_ISREG(kind.st_mode) else b""
-        found[path] = (stat.S_IFMT(kind.st_mode), content, kind.st_mode)
-    return found
+    """What lies below a folder: mode, which has the kind in it, and content."""
+    modes = {path: path.lstat().st_mode for path in folder.rglob("*")}
+    return {path: (mode, path.read_bytes() if stat.S_ISREG(mode) else b"") for path, mode in modes.items()}
+
+
+def put(path: Path, kind: str, outside: Path, record: object = None) -> None:
+    """Something of that kind, where nothing is yet."""
+    if os.path.lexists(path):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(record).encode() if path.suffix == ".json" else b'{"line": 1}'
+    {"link in": lambda: path.symlink_to(path.parent), "link out": lambda: path.symlink_to(outside / "film.part"),
+     "link to a folder": lambda: path.symlink_to(outside), "link to /dev/zero": lambda: path.symlink_to("/dev/zero"),
+     "dangling": lambda: path.symlink_to(outside / "made"), "fifo": lambda: os.mkfifo(path), "folder": path.mkdir,
+     "file": lambda: path.write_bytes(content), "picture": lambda: path.write_bytes(png())}[kind]()
 
 
 @pytest.fixture
@@ -57,33 +65,17 @@ def outside(tmp_path):
     return folder
 
 
-def inside(name: str, make) -> object:
-    def way(out: Path, outside: Path) -> None:
-        (out / ".image2").mkdir()
-        make(out / ".image2" / name, outside)
-    return way
-
-
-IN_THE_WAY = {
-    "the state folder is a link": lambda out, outside: (out / ".image2").symlink_to(outside),
-    "the state folder is a dangling link": lambda out, outside: (out / ".image2").symlink_to(outside / "nothing"),
-    "the state folder is a file": lambda out, _outside: (out / ".image2").write_text("mine"),
-    "its .gitignore is a dangling link": inside(".gitignore", lambda path, out: path.symlink_to(out / "made")),
-    "its .gitignore is a FIFO": inside(".gitignore", lambda path, out: os.mkfifo(path)),
-    "its locks are a dangling link": inside("locks", lambda path, out: path.symlink_to(out / "made")),
-    "its locks are a FIFO": inside("locks", lambda path, out: os.mkfifo(path)),
-    "its settled records are a link": inside("done", lambda path, out: path.symlink_to(out / "done")),
-}
-
-
-@pytest.mark.parametrize("way", IN_THE_WAY)
+@pytest.mark.parametrize(("name", "kind", "verb"), [
+    (".image2", "link to a folder", "generate"), (".image2", "dangling", "batch"), (".image2", "file", "generate"),
+    (".image2/.gitignore", "dangling", "batch"), (".image2/.gitignore", "fifo", "generate"),
+    (".image2/locks", "dangling", "batch"), (".image2/locks", "fifo", "generate"),
+    (".image2/done", "link to a folder", "batch")])
 def test_what_is_in_the_way_of_the_state_folder_is_named_before_anything_is_sent_and_a_paid_picture_arrives(
-        run, service, project, outside, way):
-    (project / "out").mkdir()
+        run, service, project, outside, name, kind, verb):
+    put(project / "out" / name, kind, outside)
     (project / "orders.txt").write_text("a cat\n")
-    IN_THE_WAY[way](project / "out", outside)
     before = seen(outside)
-    done = run(*VERBS["batch" if list(IN_THE_WAY).index(way) % 2 else "generate"], timeout=15)
+    done = run(*VERBS[verb], timeout=15)
     answer = hold(done, service, project, 5)
     assert (2, "output_not_writable", 0) == (done.exit, answer["error"]["code"], len(service.posts)), done
     assert ".image2" in answer["error"]["message"]
@@ -92,27 +84,22 @@ def test_what_is_in_the_way_of_the_state_folder_is_named_before_anything_is_sent
     assert before == seen(outside)
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo"])
-def test_results_follow_nothing_that_has_their_name(run, service, project, outside, kind):
-    """The batch hung after paying."""
+PIPED = f".image2/batch-{hashlib.sha256(b'a cat' + os.linesep.encode()).hexdigest()[:12]}.txt"
+
+
+@pytest.mark.parametrize(("name", "kind", "source"), [
+    ("results.jsonl", "link out", "orders.txt"), ("results.jsonl", "fifo", "orders.txt"), (PIPED, "link out", "-")])
+def test_a_batch_follows_nothing_that_has_the_name_of_what_it_writes(run, service, project, outside, name, kind, source):
+    """It hung after paying."""
+    put(project / "out" / name, kind, outside)
     (project / "orders.txt").write_text("a dog\n")
-    (project / "out").mkdir()
-    path = project / "out" / "results.jsonl"
-    os.mkfifo(path) if kind == "fifo" else path.symlink_to(outside / "index.html")
     before = seen(outside)
-    assert (0, 1, before) == (run(*VERBS["batch"], timeout=15).exit, service.orders, seen(outside))
+    done = run("batch", source, "--out", "out", *quick(), stdin="a cat\n", timeout=15)
+    assert (0, 1, before) == (done.exit, service.orders, seen(outside)), done
 
 
-def test_the_copy_of_piped_prompts_follows_no_link(run, service, project, outside):
-    name = f"batch-{hashlib.sha256(b'a cat' + os.linesep.encode()).hexdigest()[:12]}.txt"
-    (project / "out" / ".image2").mkdir(parents=True)
-    (project / "out" / ".image2" / name).symlink_to(outside / "index.html")
-    before = seen(outside)
-    assert 0 == run("batch", "-", "--out", "out", *quick(), stdin="a cat\n", timeout=15).exit
-    assert before == seen(outside)
-
-
-@pytest.mark.parametrize(("name", "kind"), [("record", "fifo"), ("data", "link"), ("part", "link"), ("part", "fifo")])
+@pytest.mark.parametrize(("name", "kind"), [
+    ("record", "fifo"), ("data", "link out"), ("part", "link out"), ("part", "fifo")])
 def test_a_record_its_data_or_its_part_that_is_no_file_holds_nothing_up(run, service, project, outside, name, kind):
     assert 0 == run(*VERBS["generate"], "--no-wait").exit
     (record,) = record_paths(project)
@@ -122,7 +109,7 @@ def test_a_record_its_data_or_its_part_that_is_no_file_holds_nothing_up(run, ser
             "part": project / "out" / f".image2-{identity}-0-0badcafe.part"}[name]
     if name == "part":
         edit_record(project, images=[{"index": 0, "part": {"name": path.name, "etag": None, "length": 100}}])
-    {"link": lambda: path.symlink_to(outside / "film.part"), "fifo": lambda: os.mkfifo(path)}[kind]()
+    put(path, kind, outside)
     before = seen(outside)
     done = run(*VERBS["generate"], timeout=15)
     assert (0, True, 1) == (done.exit, done.json.get("resumed"), service.orders), done
@@ -194,18 +181,6 @@ records = st.one_of(values, st.dictionaries(st.sampled_from(MEMBERS), values, ma
                     st.fixed_dictionaries({"images": st.lists(st.dictionaries(
                         st.sampled_from(["index", "url", "file", "sha256", "part", "error", "width"]), values, max_size=5),
                         max_size=3)}))
-
-
-def put(path: Path, kind: str, outside: Path, record: object) -> None:
-    """Something of that kind, where nothing is yet."""
-    if os.path.lexists(path):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(record).encode() if path.suffix == ".json" else b'{"line": 1}'
-    {"link in": lambda: path.symlink_to(path.parent), "link out": lambda: path.symlink_to(outside / "film.part"),
-     "link to /dev/zero": lambda: path.symlink_to("/dev/zero"), "dangling": lambda: path.symlink_to(outside / "made"),
-     "fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "file": lambda: path.write_bytes(content),
-     "picture": lambda: path.write_bytes(png())}[kind]()
 
 
 @settings(max_examples=8 * int(os.environ.get("IMAGE2_TEST_TIMES", "1")), deadline=None, derandomize=True, database=None,

@@ -7,6 +7,7 @@ front of a certificate authority of the tests' own.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import shutil
 import ssl
@@ -22,7 +23,6 @@ from running import CANARY, SCRIPT
 
 pytestmark = pytest.mark.slow
 
-HOST = "https://image2.vip"
 ESCAPED = CANARY.replace("c", "\\u0063")
 QUOTED = 'canary"0123\\not/a<real>&\'one'  # well formed, and changed by every kind of quoting
 
@@ -61,29 +61,23 @@ def test_a_service_that_echoes_the_key_puts_it_into_no_text(run, service, projec
 
 # --- where a user puts it by mistake
 
-MISPLACED = {
-    "the prompt": ("generate", f"a cat with {CANARY}"),
-    "the file's name": ("generate", "a cat", "--dry-run", "--out", f"{CANARY}.png"),
-    "the sandbox's field": ("generate", "a cat", "--sandbox", "--set", f"user={CANARY}"),
-    "a task id": ("wait", CANARY),
-    "a batch": ("batch", CANARY),
+MISPLACED = {  # where: the words, and what is read
+    "the prompt": (("generate", f"a cat with {CANARY}"), None),
+    "the file's name": (("generate", "a cat", "--dry-run", "--out", f"{CANARY}.png"), None),
+    "the sandbox's field": (("generate", "a cat", "--sandbox", "--set", f"user={CANARY}"), None),
+    "a task id": (("wait", CANARY), None),
+    "a batch": (("batch", CANARY), None),
+    "a prompt that is read": (("generate", "--prompt-file", "-"), f"a cat\n{CANARY}\n"),
+    "a batch that is read, escaped": (("batch", "--dry-run", "-"), f'{{"prompt": "{ESCAPED}"}}'),
 }
 
 
 @pytest.mark.parametrize("where", MISPLACED)
-def test_a_key_in_the_wrong_place_is_not_repeated(run, service, project, where):
-    done = run(*MISPLACED[where])
+def test_a_key_in_the_wrong_place_is_neither_sent_nor_repeated(run, service, project, where):
+    words, text = MISPLACED[where]
+    done = run(*words, stdin=text)
     hold(done, service, project, 5)
     assert (2, 0, []) == (done.exit, service.connections, sorted(project.iterdir()))
-
-
-@pytest.mark.parametrize(("verb", "text"), [
-    (("generate", "--prompt-file"), f"a cat\n{CANARY}\n"), (("batch", "--dry-run"), f'{{"prompt": "{ESCAPED}"}}')],
-    ids=["prompt", "escaped"])
-def test_a_key_in_a_text_that_is_read_is_neither_sent_nor_repeated(run, service, project, verb, text):
-    done = run(*verb, "-", stdin=text)
-    hold(done, service, project, 5)
-    assert (2, 0) == (done.exit, service.connections)
 
 
 @pytest.mark.parametrize(("file", "name", "charged"), [
@@ -118,34 +112,28 @@ def test_a_picture_s_host_sees_no_key_also_behind_a_redirect_and_no_login_of_a_n
 # --- the shipped host, in front of our own authority
 
 
-class Shipped:
-    """image2.vip as the tests have it: a TLS service, a proxy that leads to it, and the authority's file."""
-
-    def __init__(self, folder):
-        self.authority = trustme.CA()
-        self.bundle = folder / "authority.pem"
-        self.authority.cert_pem.write_to_path(str(self.bundle))
-
-    def context(self, *names, authority=None, **options) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        (authority or self.authority).issue_cert(*(names or ("image2.vip",)), **options).configure_cert(context)
-        return context
-
-    def environment(self, proxy) -> dict:
-        return {"HTTPS_PROXY": proxy.url, "REQUESTS_CA_BUNDLE": self.bundle}
-
-
 @pytest.fixture
-def shipped(tmp_path):
-    return Shipped(tmp_path)
+def shipped(run, tmp_path):
+    """image2.vip as the tests have it: (a TLS service, a proxy that leads to it, `generate` through that proxy)."""
+    authority, bundle = trustme.CA(), tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+
+    @contextlib.contextmanager
+    def served(authority=authority, **options):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("image2.vip", **options).configure_cert(context)
+        with Service(tls=context, base_url="https://image2.vip") as service, ConnectProxy(service.address) as proxy:
+            env = {"HTTPS_PROXY": proxy.url, "REQUESTS_CA_BUNDLE": bundle}
+            yield service, proxy, lambda: run("generate", "a cat", *quick(), base_url=None, env=env)
+    return served
 
 
 @pytest.mark.lowest
-def test_a_whole_order_goes_to_the_shipped_host_and_nowhere_else(run, project, shipped):
-    with Service(tls=shipped.context(), base_url=HOST) as service, ConnectProxy(service.address) as proxy:
+def test_a_whole_order_goes_to_the_shipped_host_and_nowhere_else(project, shipped):
+    with shipped() as (service, proxy, generate):
         # an http:// link of an https service is asked by https
         service.on_poll(pending(50), completed(urls=["http://image2.vip/generations/a-0.png"]))
-        done = run("generate", "a cat", *quick(), base_url=None, env=shipped.environment(proxy))
+        done = generate()
         answer = hold(done, service, project, 20)
         assert (0, "saved") == (done.exit, state(project))
         assert "http://image2.vip/generations/a-0.png" == answer["images"][0]["url"]
@@ -155,24 +143,19 @@ def test_a_whole_order_goes_to_the_shipped_host_and_nowhere_else(run, project, s
         assert [] == [request for request in proxy.requests if CANARY in str(request) or "a cat" in str(request)]
 
 
-CERTIFICATES = {
-    "expired": lambda shipped: shipped.context(not_before=datetime.datetime(2020, 1, 1),
-                                               not_after=datetime.datetime(2021, 1, 1)),
-    "of an authority nobody knows": lambda shipped: shipped.context(authority=trustme.CA()),
-}
-
-
-@pytest.mark.parametrize("name", CERTIFICATES)
-def test_a_wrong_certificate_ends_it_before_anything_is_sent(run, project, shipped, name):
-    with Service(tls=CERTIFICATES[name](shipped), base_url=HOST) as service, ConnectProxy(service.address) as proxy:
-        done = run("generate", "a cat", base_url=None, env=shipped.environment(proxy))
+@pytest.mark.parametrize("options", [
+    {"not_before": datetime.datetime(2020, 1, 1), "not_after": datetime.datetime(2021, 1, 1)},
+    {"authority": trustme.CA()}], ids=["expired", "of an authority nobody knows"])
+def test_a_wrong_certificate_ends_it_before_anything_is_sent(project, shipped, options):
+    with shipped(**options) as (service, proxy, generate):
+        done = generate()
         answer = hold(done, service, project, 5)
         assert (5, "tls", False, []) == (done.exit, answer["error"]["code"], answer["error"]["retryable"], service.requests)
         assert ("no", "not_sent", 1) == (answer["charged"], state(project), len(proxy.connects))
 
 
-def test_the_faults_of_a_submit_are_told_alike_through_tls(run, project, shipped):
-    with Service(tls=shipped.context(), base_url=HOST) as service, ConnectProxy(service.address) as proxy:
+def test_the_faults_of_a_submit_are_told_alike_through_tls(shipped):
+    with shipped() as (service, _proxy, generate):
         service.on_post(refuse(429, retry_after=0), cut(ok(), 40))
-        done = run("generate", "a cat", *quick(), base_url=None, env=shipped.environment(proxy))
+        done = generate()
         assert (9, "maybe", 2) == (done.exit, done.json["charged"], len(service.posts))

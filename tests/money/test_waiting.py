@@ -38,49 +38,41 @@ def test_wait_without_an_id_finishes_what_is_unfinished_in_the_folder(service, r
     assert (0, "nothing_unfinished", connections) == (again.exit, again.json["status"], service.connections)
 
 
-def test_a_picture_that_is_gone_is_fetched_by_its_old_link_where_its_task_is_forgotten(service, run, project):
+def test_a_picture_that_is_gone_is_not_told_as_there_and_is_fetched_by_its_old_link_where_its_task_is_forgotten(
+        service, generate):
     """The order was called failed, and `next` was to pay again."""
-    first = run("generate", "a cat", *quick())
-    picture = Path(first.json["images"][0]["path"])
-    picture.unlink()
+    assert 0 == generate().exit
+    (generate.out / "cat.png").unlink()
+    looked = generate("--no-wait")
+    assert (0, (None,), True) == (looked.exit, looked.files, "wait" in looked.answer["next"]), looked.run
     service.on_poll(refuse(410, "task expired"))
-    done = run("generate", "a cat", *quick())
-    hold(done, service, project, 20)
-    assert (0, True, 1) == (done.exit, picture.is_file(), len(service.posts))
+    told = generate()
+    assert (0, ["cat.png"], 1) == (told.exit, generate.pictures, len(service.posts)), told.run
 
 
 @pytest.mark.parametrize(("reference", "words"), [
-    ("fox.png", ("--out", "fox.png")), ("fox-2.png", ("--out", "fox.png", "--n", "2")), ("fox.gif", ("--out", "fox.png")),
-    ("image2-output/make-it-dusk.png", ())], ids=["itself", "a number", "another ending", "the prompt's name"])
-def test_a_picture_that_would_replace_its_own_reference_is_refused(service, run, project, reference, words):
+    ("fox.png", ("generate", "dusk", "--image", "fox.png", "--out", "fox.png")),
+    ("fox-2.png", ("generate", "dusk", "--image", "fox-2.png", "--out", "fox.png", "--n", "2")),
+    ("fox.gif", ("generate", "dusk", "--image", "fox.gif", "--out", "fox.png")),
+    ("image2-output/dusk.png", ("generate", "dusk", "--image", "image2-output/dusk.png")),
+    ("fox.png", ("batch", "lines.jsonl"))],
+    ids=["itself", "a number", "another ending", "the prompt's name", "another line's"])
+def test_a_picture_that_would_replace_a_reference_is_refused(service, run, project, reference, words):
     """Each run would be another order: three runs of one command paid three times."""
     (project / "image2-output").mkdir()
     (project / reference).write_bytes(PNG)
-    done = run("generate", "make it dusk", "--image", reference, *words, "--overwrite")
-    assert (2, True, []) == (done.exit, "replace the reference" in done.json["error"]["message"], service.posts)
-
-
-def test_a_line_that_would_replace_another_line_s_reference_is_refused(service, run, project):
-    (project / "fox.png").write_bytes(PNG)
     (project / "lines.jsonl").write_text('{"prompt": "a fox", "out": "fox.png"}\n{"prompt": "dusk", "image": "fox.png"}')
-    done = run("batch", "lines.jsonl", "--overwrite")
+    done = run(*words, "--overwrite")
     assert (2, True, []) == (done.exit, "replace the reference" in done.json["error"]["message"], service.posts)
 
 
-def test_a_picture_that_was_edited_and_cannot_be_fetched_again_is_told_as_it_is(service, run, project):
-    picture = Path(run("generate", "a cat", *quick()).json["images"][0]["path"])
-    picture.write_bytes(PNG + b"edited")
+def test_a_picture_that_was_edited_and_cannot_be_fetched_again_is_told_as_it_is(service, generate):
+    assert 0 == generate().exit
+    (generate.out / "cat.png").write_bytes(PNG + b"edited")
     service.on_poll(refuse(410, "task expired"))
     service.on_file(refuse(404))
-    done = run("generate", "a cat", *quick("--timeout", "4"))
-    assert (0, str(picture), 1) == (done.exit, done.json["images"][0]["path"], len(service.posts)), done
-
-
-def test_a_picture_that_is_gone_is_not_told_as_there_by_no_wait(service, run, project):
-    picture = Path(run("generate", "a cat", *quick()).json["images"][0]["path"])
-    picture.unlink()
-    done = run("generate", "a cat", "--no-wait")
-    assert (0, None, True) == (done.exit, done.json["images"][0]["path"], "wait" in done.json["next"])
+    done = generate.begin("--timeout", "4").finish()
+    assert (0, str(generate.out / "cat.png"), 1) == (done.exit, done.json["images"][0]["path"], len(service.posts)), done
 
 
 def test_a_picture_that_came_late_is_found_by_wait(service, run, project):
@@ -101,14 +93,24 @@ def test_next_of_tasks_whose_key_was_rejected_names_them(service, run, tmp_path)
     assert (0, 2) == (run_next(answer, service, tmp_path).exit, len(service.files))
 
 
-@pytest.mark.parametrize(("poll", "end"), [
-    (refuse(404), (3, "task_not_found", "maybe")), (page(500), (8, "still_running", "yes"))], ids=["404", "500"])
-def test_what_a_named_task_may_have_cost_is_told_honestly(service, run, project, poll, end):
+@pytest.mark.parametrize(("verb", "poll", "end"), [
+    ("wait", refuse(404), (3, "task_not_found", "maybe")), ("wait", page(500), (8, "still_running", "yes")),
+    ("status", refuse(404), (3, "task_not_found", "maybe")), ("status", page(500), (5, "unavailable", "yes")),
+    ("status", failed("no"), (6, "task_failed", "maybe")), ("status", pending(40), (0, None, "yes")),
+    ("status", completed(), (0, None, "yes"))],
+    ids=["wait, 404", "wait, 500", "404", "500", "failed", "pending", "completed"])
+def test_what_became_of_a_named_task_and_what_it_may_have_cost_is_told_honestly(service, run, project, verb, poll, end):
     service.on_poll(poll)
-    done = run("wait", "task-9", *quick("--timeout", "1"))
+    done = run(verb, "task-9", *(quick("--timeout", "1") if verb == "wait" else ()))
     answer = hold(done, service, project, 2)
-    assert (end, []) == ((done.exit, answer["error"]["code"], answer["charged"]), service.posts), done
-    assert "nothing was sent" not in answer["error"]["message"].lower()
+    error = answer["error"] or {"code": None, "message": ""}
+    assert (end, []) == ((done.exit, error["code"], answer["charged"]), service.posts), done
+    assert "nothing was sent" not in error["message"].lower()
+    if verb == "status":
+        assert ([], 1) == (sorted(project.iterdir()), len(service.polls)), "it looks once and makes nothing"
+    if done.exit == 0:
+        assert answer["status"] == ("pending" if answer.get("progress") else "completed")
+        assert "wait task-9" in answer["next"]
 
 
 def test_without_a_key_a_named_task_is_still_paid_for(service, run, project):
@@ -139,24 +141,6 @@ def test_wait_leaves_another_services_records_alone(service, generate, run):
     edit_record(generate.out, service="https://image2.vip")
     done = run("wait", "--out", "out", *quick())
     assert (0, "nothing_unfinished", []) == (done.exit, done.json["status"], service.polls)
-
-
-# --- status with an id
-
-
-@pytest.mark.parametrize(("poll", "end"), [
-    (pending(40), (0, None, "yes")), (completed(), (0, None, "yes")), (failed("no"), (6, "task_failed", "maybe")),
-    (refuse(404), (3, "task_not_found", "maybe")), (page(500), (5, "unavailable", "yes"))],
-    ids=["pending", "completed", "failed", "404", "500"])
-def test_status_of_a_task_looks_once_and_makes_nothing(service, run, project, poll, end):
-    service.on_poll(poll)
-    done = run("status", "task-9")
-    answer = hold(done, service, project, 2)
-    assert end == (done.exit, (answer["error"] or {}).get("code"), answer["charged"]), done
-    assert ([], 1) == (sorted(project.iterdir()), len(service.polls))
-    if end[0] == 0:
-        assert answer["status"] == ("pending" if answer.get("progress") else "completed")
-        assert "wait task-9" in answer["next"]
 
 
 # --- status without an id
