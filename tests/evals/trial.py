@@ -88,11 +88,15 @@ def copy_skill(target: Path) -> None:
             shutil.copy(ROOT / name, target / name)
 
 
+def environment(variables: dict[str, Any]) -> dict[str, str]:
+    """This process's, with these; None takes one away."""
+    return {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
+
+
 def run_before(trial: trials.Trial, project: Path, variables: dict[str, Any]) -> None:
     if trial.before:
-        own = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
         command = [sys.executable, project / SKILL / "scripts" / "image2.py", *trial.before, "--poll-interval", "0.5"]
-        subprocess.run(command, cwd=project, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        subprocess.run(command, cwd=project, env=environment(variables), capture_output=True, check=True)
 
 
 def pages_of(folder: Path) -> list[Path]:
@@ -104,10 +108,9 @@ def start_service(trial: trials.Trial, folder: Path, key: Optional[str], seconds
     """The base URL of the trial's service, which outlives this process until it is graded."""
     command = [sys.executable, EVALS / "serve.py", "--trial", trial.name, "--state", folder / "state.json"]
     command += [] if seconds is None else ["--seconds", str(seconds)]
-    own = {name: value for name, value in os.environ.items() if name != "IMAGE2_API_KEY"}
     with open(folder / "service.log", "wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                                   env={**own, **({"IMAGE2_API_KEY": key} if key else {})}, start_new_session=True)
+                                   env=environment({"IMAGE2_API_KEY": key}), start_new_session=True)
     base_url = process.stdout.readline().decode().strip()
     process.stdout.close()
     process.returncode = 0  # it is meant to live on, which is no reason for a warning

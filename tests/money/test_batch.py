@@ -143,24 +143,20 @@ def test_each_line_ends_as_its_own_order(batch, write, service):
 # --- again is free
 
 
-def test_the_second_run_asks_the_service_nothing_and_twins_are_orders_of_their_own(batch, write, service):
+def test_a_second_run_asks_the_service_nothing_also_in_a_folder_that_was_moved_and_twins_are_orders_of_their_own(
+        batch, write, service, project):
     write(*prompts(5), "picture number 1", "picture number 1")
-    _exit, first = batch(most=3)
+    _exit, first = batch("--out", "here", most=3)
     assert {**dict.fromkeys(prompts(5), 1), "picture number 1": 3} == charges(service)
     connections = service.connections
-    exit_status, second = batch(most=3)
+    exit_status, second = batch("--out", "here", most=3)
     assert (0, connections) == (exit_status, service.connections)
     assert [one["images"] for one in results(first)] == [one["images"] for one in results(second)]
     assert first["counts"] == second["counts"]
-
-
-def test_a_batch_whose_folder_was_moved_is_neither_paid_nor_fetched_again(batch, write, service, project):
-    write(*prompts(2))
-    assert 0 == batch("--out", "here")[0]
     (project / "here").rename(project / "there")
-    exit_status, answer = batch("--out", "there")
-    assert (0, 2, 2) == (exit_status, len(service.posts), len(service.files))
-    assert {str(project / "there")} == {os.path.dirname(path) for path in answer["files"]}
+    exit_status, moved = batch("--out", "there", most=3)
+    assert (0, 7, 7) == (exit_status, len(service.posts), len(service.files))
+    assert {str(project / "there")} == {os.path.dirname(path) for path in moved["files"]}
 
 
 @pytest.mark.lowest
