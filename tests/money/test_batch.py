@@ -193,7 +193,8 @@ def test_a_batch_that_ran_out_of_time_is_finished_by_next_from_anywhere(batch, w
     tasks.ends, tasks.seconds, tasks.at_once = dict.fromkeys(tasks.ends, 0), 0, 1000
     done = run_next({"next": answer["next"].replace("--timeout 1", "--timeout 30 --poll-interval 0.1")}, service, tmp_path)
     assert (0, 5, (5, 0, 0, 0)) == (done.exit, service.orders, counts(done.json)), done
-    assert all(post["size"] == "64x64" and post["style"] == "a b" and post["image"] for post in service.json())
+    assert {("64x64", "a b", True)} == {
+        (post.order["size"], post.order["style"], bool(post.order["image"])) for post in service.posts}
     assert (project / "it's here" / "x.png").exists() and (project / "out put" / "y.png").exists()
 
 

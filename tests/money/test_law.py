@@ -34,14 +34,13 @@ os.write = lambda to, data: os.kill(os.getpid(), signal.SIGKILL) if to == 1 else
 
 
 class Way(NamedTuple):
-    """What became of the first run, and what the same command must say then: its end, POSTs and pictures in all."""
+    """What became of the first run, and what the same command must say then: its end, and POSTs in all."""
 
     first: Callable[[Command], object]
     end: tuple
     posts: int = 1
-    files: tuple = ("cat.png",)
+    files: tuple = ("cat.png",)  # where it ends well
     fetched: int = 0  # pictures that the second run asks for
-    resumed: bool = True
 
 
 def ends(*end, post=ACCEPTED, poll=FINISHED, flags=()) -> Callable[[Command], object]:
@@ -67,7 +66,8 @@ def killed_in_the_post_long_ago(it):
 def killed_before_the_post(it):
     it.service.on_post(refuse(429, retry_after=15))
     busy = it.begin()
-    until(lambda: it.out.exists() and state(it.out) == "not_sent" and it.service.posts)
+    it.service.wait_for("post")
+    until(lambda: state(it.out) == "not_sent")
     kill(busy)
 
 
@@ -129,13 +129,13 @@ def submitted(it):
 
 WAYS = {
     # never accepted: it is sent
-    "refused for its words": Way(ends(3, "rejected", post=refuse(400)), DONE, 2, resumed=False),
-    "refused for the time being": Way(ends(5, "unavailable", post=refuse(503, retry_after=3600)), DONE, 2, resumed=False),
-    "killed before the POST": Way(killed_before_the_post, DONE, 2, resumed=False),
+    "refused for its words": Way(ends(3, "rejected", post=refuse(400)), DONE, 2),
+    "refused for the time being": Way(ends(5, "unavailable", post=refuse(503, retry_after=3600)), DONE, 2),
+    "killed before the POST": Way(killed_before_the_post, DONE, 2),
     # may have been accepted: nothing is sent, however old it is
-    "a reset in the POST": Way(ends(9, "outcome_unknown", post=reset()), UNKNOWN, files=(), resumed=False),
-    "killed in the POST": Way(killed_in_the_post, UNKNOWN, files=(), resumed=False),
-    "killed in the POST 16 minutes ago": Way(killed_in_the_post_long_ago, UNKNOWN, files=(), resumed=False),
+    "a reset in the POST": Way(ends(9, "outcome_unknown", post=reset()), UNKNOWN),
+    "killed in the POST": Way(killed_in_the_post, UNKNOWN),
+    "killed in the POST 16 minutes ago": Way(killed_in_the_post_long_ago, UNKNOWN),
     # accepted: it is gone on with
     "its time was up": Way(ends(8, "still_running", poll=pending(10), flags=("--timeout", "0.5")), DONE, fetched=1),
     "submitted only": Way(submitted, DONE, fetched=1),
@@ -154,7 +154,7 @@ WAYS = {
     "its picture was deleted": Way(deleted, DONE, fetched=1),
     "its picture was edited": Way(edited, DONE, files=("cat-2.png",), fetched=1),
     # failed: nothing is sent
-    "failed": Way(ends(6, "task_failed", poll=failed("no cats")), (6, "task_failed", "maybe"), files=()),
+    "failed": Way(ends(6, "task_failed", poll=failed("no cats")), (6, "task_failed", "maybe")),
 }
 POSIX_ONLY = ("finished, the folder is a link now", "finished, and nobody read its answer",
               "killed between its last record and its print")
@@ -172,9 +172,10 @@ def test_the_same_command_never_pays_twice(command, way):
     assert row.end == second.end, second.run
     assert row.posts == len(command.service.posts), second.run
     assert row.fetched == len(command.service.files) - files - (row.posts - posts), second.run
-    assert row.files == tuple(name for name in second.files if name), second.run
     if row.end == DONE:
-        assert row.resumed is second.resumed, second.run
+        assert (row.files, row.posts == 1) == (second.files, second.resumed), second.run
+    else:
+        assert not any(second.files), second.run
     if row.end == UNKNOWN:
         assert second.answer["next"] is None and "--new" in second.answer["error"]["message"], second.run
     if way == "finished":
@@ -274,25 +275,26 @@ def test_three_at_once_make_one_order_and_all_name_its_pictures(command):
     assert (1, ["cat.png"]) == (len(command.service.posts), command.pictures)
 
 
-@pytest.mark.parametrize(("verb", "first_ends"), [
-    ("generate", "accepted"), ("generate", "refused"), ("generate", "lost"), ("batch", "lost"), ("batch", "killed")])
-def test_beside_a_run_in_its_post_the_same_command_waits_and_then_does_as_the_law_says(generate, verb, first_ends):
+@pytest.mark.parametrize(("verb", "said", "exit_status", "then"), [
+    ("generate", ok(), 0, (DONE, 1)), ("generate", refuse(400), 3, (DONE, 2)), ("generate", reset(), 9, (UNKNOWN, 1)),
+    ("batch", reset(), 9, (UNKNOWN, 1)), ("batch", hang(30), None, (UNKNOWN, 1))],
+    ids=["accepted", "refused", "lost", "lost, batch", "killed"])
+def test_beside_a_run_in_its_post_the_same_command_waits_and_then_does_as_the_law_says(
+        generate, verb, said, exit_status, then):
     command, told_now = generate.by(verb), threading.Event()
-    said = {"accepted": ok(), "refused": refuse(400), "lost": reset(), "killed": hang(30)}[first_ends]
     command.service.on_post(said.but(until=told_now), ok())
     first = command.begin()
     command.service.wait_for("post")
     second = command.begin()
     time.sleep(0.7)
     assert 1 == len(command.service.posts)
-    if first_ends == "killed":
+    if exit_status is None:
         kill(first)
     told_now.set()
     told = command.told(second.finish())
-    expected = {"accepted": (DONE, 1), "refused": (DONE, 2), "lost": (UNKNOWN, 1), "killed": (UNKNOWN, 1)}[first_ends]
-    assert expected == (told.end, len(command.service.posts)), told.run
-    if first_ends != "killed":
-        assert {"accepted": 0, "refused": 3, "lost": 9}[first_ends] == first.finish().exit
+    assert then == (told.end, len(command.service.posts)), told.run
+    if exit_status is not None:
+        assert exit_status == first.finish().exit
 
 
 def test_the_wait_for_a_run_in_its_post_ends_with_its_own_time(generate):

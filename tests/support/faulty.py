@@ -15,9 +15,9 @@ What is said stands in `answers`; tests import both from here. Nothing here impo
 assert: what they raise is raised again when the service is closed. Unscripted: the healthy service of `answers`.
 `of` gives one task (its id) or one file (the last step of its path) a queue of its own.
 
-What came in: `requests`, and by kind `posts`, `polls`, `files`; `json("post")` is the list of their bodies.
-`received` counts the POSTs read whole, `orders` those meant as accepted: 2xx, or a fault after the reading (the
-worst case), unless the answer says `accepted=`. `wait_for("poll", 2)` blocks until the second poll has come.
+What came in: `requests`, and by kind `posts`, `polls`, `files`. `received` counts the POSTs read whole, `orders`
+those meant as accepted: 2xx, or a fault after the reading (the worst case), unless the answer says `accepted=`.
+`wait_for("poll", 2)` blocks until the second poll has come.
 
 Answers: ok, pending, completed, failed, sync_completed, picture, ranged, page, refuse, redirect, and the faults
 cut, reset, hang, drip, which take an answer to spoil. Each changes with `.but(...)`: `ok().but(delay=2)`,
@@ -48,7 +48,7 @@ from answers import FILE, HEALTHY, TASK, Answer, Request, Said
 
 
 class _Server:
-    """Accepts on loopback, one thread a connection, until close() ends every one of them at once."""
+    """Accepts on loopback, one thread a connection, until its end, which ends every one of them at once."""
 
     def __init__(self, tls: ssl.SSLContext | None = None):
         self.tls, self.connections = tls, 0
@@ -63,13 +63,6 @@ class _Server:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        self.close()
-        if self._troubles and kind is None:
-            raise self._troubles[0]
-
-    def close(self) -> None:
-        if self._stop.is_set():
-            return
         self._stop.set()
         with contextlib.suppress(OSError):
             socket.create_connection(self.address, 1).close()  # wakes accept(), on every platform
@@ -80,6 +73,8 @@ class _Server:
         for thread in self._threads:
             thread.join(5)
         assert not any(thread.is_alive() for thread in self._threads), "a thread of the service outlived it"
+        if self._troubles and kind is None:
+            raise self._troubles[0]
 
     def _start(self, work: Callable[..., None], *args: Any) -> None:
         self._threads.append(threading.Thread(target=work, args=args, daemon=True))
@@ -105,14 +100,14 @@ class _Server:
                 sock.do_handshake()
             self._serve(sock, bytearray())
         except OSError:
-            pass  # the client went away, or close() was called: both are everyday life here
+            pass  # the client went away, or this is the end: both are everyday life here
         finally:
             self._sockets.discard(sock)
             sock.close()
 
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):
-            raise ConnectionAbortedError("close() was called")
+            raise ConnectionAbortedError("the service ends")
 
     def _note(self, request: Request) -> None:
         with self._changed:
@@ -147,9 +142,6 @@ class Service(_Server):
 
     def _of(self, kind: str) -> list[Request]:
         return [request for request in list(self.requests) if request.kind == kind]
-
-    def json(self, kind: str = "post") -> list:
-        return [request.json for request in self._of(kind)]
 
     def wait_for(self, kind: str, count: int = 1, timeout: float = 10) -> Request:
         """The `count`-th request of a kind, as soon as it has come."""
