@@ -101,8 +101,8 @@ def test_next_of_tasks_whose_key_was_rejected_names_them(service, run, tmp_path)
     ids=["wait, 404", "wait, 500", "404", "500", "failed", "pending", "completed"])
 def test_what_became_of_a_named_task_and_what_it_may_have_cost_is_told_honestly(service, run, project, verb, poll, end):
     service.on_poll(poll)
-    done = run(verb, "task-9", *(quick("--timeout", "1") if verb == "wait" else ()))
-    answer = hold(done, service, project, 2)
+    done = run(verb, "task-9", *(quick("--timeout", "3") if verb == "wait" else ()))
+    answer = hold(done, service, project, 3)
     error = answer["error"] or {"code": None, "message": ""}
     assert (end, []) == ((done.exit, error["code"], answer["charged"]), service.posts), done
     assert "nothing was sent" not in error["message"].lower()
