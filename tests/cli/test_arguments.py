@@ -12,8 +12,8 @@ from image2_cli.cli.guesses import OTHERS, masked
 from image2_cli.errors import Image2Error
 from image2_cli.order.fields import FIELDS
 
-VERBOSE = {"verbose": False}
-COMMON = {**VERBOSE, "sandbox": False, "out": None, "timeout": "100"}
+ALWAYS = {"verbose": False, "sandbox": False, "out": None}
+COMMON = {**ALWAYS, "timeout": "100"}
 WAITS = {**COMMON, "poll_interval": None}
 ORDER = {**{field.name: None for field in FIELDS[1:]}, "overwrite": False, "dry_run": False, "new": False}
 DEFAULTS = {
@@ -23,7 +23,7 @@ DEFAULTS = {
                    "retry_failed": False},
     "wait": {**WAITS, "task_ids": [], "overwrite": False, "no_download": False},
     "status ID": {**COMMON, "task_id": "ID"}, "status": {**COMMON, "task_id": None}, "check": COMMON,
-    "gallery": {**VERBOSE, "folder": None}, "sandbox": {**VERBOSE, "port": "0", "seconds": "4"},
+    "gallery": {**ALWAYS, "folder": None}, "sandbox": {**ALWAYS, "port": "0", "seconds": "4"},
 }
 SECRET = "hunter2-hunter2"
 STATUSES = ("0 ok", "1 bug", "2 usage", "3 rejected", "4 auth", "5 unavailable", "6 failed", "7 partial", "8 pending",

@@ -23,8 +23,8 @@ HEADERS = {*PROMPT_HEADERS, "text", "description", "caption", "title", "name", "
 FILE_CELL = re.compile(r"[^\s/\\,;]+\.(png|jpe?g|webp|gif|avif)", re.I)  # a column of files' names is no prose
 SHORT_CELL = re.compile(r"\d{1,4}|\d{2,5}x\d{2,5}|https?://\S+", re.I)  # nor is one of these, without blanks before it
 QUOTED = r'"(?:[^"]|"")*"'
-FIRST = next  # row of them, beside any and all
-# which rows begin how, and what the file is then
+FIRST = next  # of an iterator over the rows: beside `any` and `all`, the one that asks the first row alone
+# any, all or the first of the rows begin so: what the file is then
 MARKS: tuple[tuple[Callable[[Iterator[object]], object], str, str], ...] = (
     (any, r'"\{\s*""\w+""\s*:', "JSONL that went through a spreadsheet (its quotation marks are doubled)"),
     (FIRST, r"(?i)<!doctype|<html|<\?xml", "HTML or XML"),

@@ -123,7 +123,7 @@ def _verb_parser(verb: str) -> _Parser:
     add, summary, example = VERBS[verb]
     parser = _Parser(prog=f"image2.py {verb}", description=f"{summary[0].upper()}{summary[1:]}.",
                      epilog=f"example: image2.py {verb} {example}".rstrip() + f"\n{EXITS}")
-    parser.set_defaults(verb=verb)
+    parser.set_defaults(verb=verb, out=None, sandbox=False)
     add(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="a line on stderr for each HTTP exchange")
     return parser

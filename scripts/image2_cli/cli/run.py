@@ -134,7 +134,7 @@ class Run:
     @property
     def is_sandbox(self) -> bool:
         """Was all this asked of a stand-in, this run's own or another on this machine?"""
-        return bool(getattr(self.options, "sandbox", False)) or bool(self._api and self._api.is_stand_in)
+        return bool(self.options.sandbox) or bool(self._api and self._api.is_stand_in)
 
     def ensure_packages(self) -> None:
         """Find or make the two packages; may start another process in place of this one."""
@@ -198,7 +198,7 @@ class Run:
 
         out = out if out is not None else self.out
         place = ["--out", out] if out else []
-        stand_in = ["--sandbox"] if getattr(self.options, "sandbox", False) else []
+        stand_in = ["--sandbox"] if self.options.sandbox else []
         if words[0] == "wait" and any(word.startswith("-") for word in words):  # a task's id may look like a flag
             return shell([*launcher(), self.script, "wait", *place, *stand_in, "--", *words[1:]])
         return shell([*launcher(), self.script, *words, *place, *stand_in])
@@ -207,7 +207,7 @@ class Run:
     def out(self) -> Optional[str]:
         """The output place as a path that is right in any folder."""
         usual = "image2-output" if self.options.verb in ("generate", "batch", "wait") else None
-        given = getattr(self.options, "out", None) or usual
+        given = self.options.out or usual
         return os.path.abspath(os.path.expanduser(given)) if given else None
 
     @property
@@ -228,7 +228,7 @@ class Run:
         if self.summary:
             return self.summary.end(error)
         if self.order is None:
-            return of_error(error, sandbox=getattr(self.options, "sandbox", False) or None), error.exit_status
+            return of_error(error, sandbox=self.options.sandbox or None), error.exit_status
         self.order.error = error
         return self.end()
 
