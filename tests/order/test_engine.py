@@ -15,7 +15,7 @@ from image2_cli.clock import Clock, Ended, Interrupted
 from image2_cli.errors import Image2Error
 from image2_cli.order.engine import Engine, Plan, counts_of
 from image2_cli.order.fields import build
-from image2_cli.order.order import FOLLOW, REPORT, SEND, Order, Tools, next_step
+from image2_cli.order.order import FOLLOW, REPORT, SEND, Order, Tools, new_order, next_step
 from image2_cli.order.output import Output
 from image2_cli.order.record import CHARGED, FAILED_OR_PARTIAL, SENDING, UNKNOWN, Record
 from image2_cli.order.store import Store
@@ -34,6 +34,18 @@ def test_what_the_same_command_does_depends_on_the_state_alone(state):
     assert {LAW[state]} == {next_step(Record("i", "f", "s", state, sent_s=sent_s)) for sent_s in (0.0, 9e9)}
     for reorder in REORDER.values():
         assert (SEND if state in reorder else LAW[state]) == next_step(Record("i", "f", "s", state), reorder)
+
+
+@pytest.mark.parametrize("state", CHARGED)
+def test_an_order_comes_behind_the_last_one_and_takes_the_place_of_one_that_was_never_sent(state, tmp_path):
+    """Which of two records of one place was the newer was a matter of luck."""
+    store, (request, _mistakes) = Store(str(tmp_path)), build({"prompt": "a cat"})
+    last = Record(str(uuid.uuid4()), "f" * 32, "s", state, 3, created_s=5.0)
+    store.save(last)
+    order = new_order(store, Output(str(tmp_path)), request, "cat", "f" * 32, "s")
+    assert SEND == order.decide(tuple(CHARGED))
+    assert ((3, 5.0) if state == "not_sent" else (4, 0.0)) == (order.record.sequence, order.record.created_s)
+    assert order.record.id != last.id, "a service may replay its answer to the old one"
 
 
 class VirtualClock(Clock):
