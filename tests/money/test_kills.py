@@ -122,6 +122,55 @@ def test_the_pictures_inside_a_sync_answer_survive_a_kill(generate):
     assert [] == list(generate.out.rglob(".image2/**/*.data"))
 
 
+def dies(call: str, ending: str, before: bool = True) -> str:
+    """Code that kills its process before or after it calls `os.CALL` for a file whose name ends so."""
+    end = "os.kill(os.getpid(), signal.SIGKILL)"
+    steps = f"{end} if hit else real(*names, **more)" if before else f"[real(*names, **more), hit and {end}][0]"
+    return (f"import os, signal\nreal = os.{call}\ndef call(*names, **more):\n"
+            f"    hit = str(names[-1]).endswith({ending!r})\n    return {steps}\nos.{call} = call\n")
+
+
+@pytest.mark.parametrize(("flags", "call", "name"), [((), "link", "cat-2.png"), (("--overwrite",), "replace", "cat.png")])
+def test_a_picture_that_came_whole_gets_its_name_after_a_kill_though_its_link_is_dead(generate, flags, call, name):
+    """With --overwrite the old file was told as the picture that was paid for, and what had come was deleted."""
+    generate.out.mkdir()
+    (generate.out / "cat.png").write_bytes(png(32, 32))
+    busy = generate.begin(*flags, env=generate.meddle(dies(call, name)))
+    busy.communicate(timeout=20)
+    assert (-9, 1) == (busy.returncode, len(list(parts(generate))))
+    generate.service.on_file(refuse(404))
+    told = generate(*flags, "--timeout", "5")
+    assert (0, (name,), PNG) == (told.exit, told.files, (generate.out / name).read_bytes()), told.run
+
+
+def test_pictures_that_are_on_disk_are_known_wherever_the_run_that_saved_them_was_killed(generate):
+    """Killed behind the removal of the answer they came in, the order said "look again later" for ever."""
+    generate.service.on_post(sync_completed(data=[{"b64_json": base64.b64encode(PNG).decode()}]))
+    busy = generate.begin("--sync", env=generate.meddle(dies("unlink", ".data", before=False)))
+    busy.communicate(timeout=20)
+    assert (-9, ["cat.png"]) == (busy.returncode, generate.pictures)
+    told = generate("--sync")
+    assert (0, ("cat.png",), 1) == (told.exit, told.files, len(generate.service.posts)), told.run
+
+
+def test_a_picture_without_a_link_is_left_as_it_was_edited_and_said_to_be_gone_where_it_is(generate):
+    generate.service.on_post(sync_completed(data=[{"b64_json": base64.b64encode(PNG).decode()}]))
+    assert 0 == generate("--sync").exit
+    (generate.out / "cat.png").write_bytes(png(32, 32))
+    edited = generate.begin("--sync").finish()
+    assert (0, str(generate.out / "cat.png")) == (edited.exit, edited.json["images"][0]["path"]), edited
+    (generate.out / "cat.png").unlink()
+    told = generate("--sync")
+    assert (10, "not_saved", "yes", None, 1) == (*told.end, told.answer["next"], len(generate.service.posts)), told.run
+    assert not told.answer["error"]["retryable"] and "--new" in told.answer["error"]["message"]
+
+
+def test_base64_that_cannot_be_read_ends_no_run_in_a_next_that_ends_so_again(generate):
+    generate.service.on_post(sync_completed(data=[{"b64_json": "<html>"}]))
+    told = generate("--sync")
+    assert (10, "damaged", "yes", None) == (*told.end, told.answer["next"]), told.run
+
+
 # --- signals
 
 CODE = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}

@@ -121,7 +121,7 @@ UNSAVED, DAMAGED = SavedImage(0, error=ImageError("not_saved")), SavedImage(0, e
     ("partial", 3, [MADE, LOST], "some_failed", "2 of 3 images did not come"),
     ("partial", None, [MADE, LOST], "some_failed", "1 of 2 images did not come"),
     ("partial", 1, [MADE, MADE], None, ""), ("partial", 2, [MADE, UNSAVED], "not_saved", "1 of 2 images are paid for"),
-    ("saved", 2, [MADE, DAMAGED], "damaged", "1 of 2 images came damaged"), ("saved", 3, [MADE], None, ""),
+    ("saved", 2, [MADE, DAMAGED], "damaged", "1 of 2 images cannot be used"), ("saved", 3, [MADE], None, ""),
     ("accepted", 3, [MADE, LOST], None, ""), ("linked", 3, [MADE], None, ""), ("not_sent", 1, [], None, ""),
     ("sending", 1, [], "outcome_unknown", "not repeated"), ("unknown", 1, [], "outcome_unknown", "not repeated"),
     ("failed", 2, [LOST], "task_failed", "The task failed")])

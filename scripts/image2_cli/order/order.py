@@ -147,6 +147,8 @@ class Order:
     def _is_as_saved(self) -> bool:
         there = [image for image in self.record.images if image.file]
         is_settled = self.record.state in (SAVED, PARTIAL) and bool(there)
+        if self.record.task_id is None and not any(image.url for image in there):  # nothing brings these back
+            return is_settled and all(path_on_disk(image, self.output.folder) for image in there)
         return is_settled and all(is_unchanged(image, self.output.folder) for image in there)
 
     # --- ordering
@@ -227,6 +229,11 @@ class Order:
         record.status = task.status or record.status
         if any(image.is_there for image in images_of(task, record)):
             return None
+        if record.task_id is None:
+            gone = Image2Error("not_saved", "The pictures came inside the answer, without a link, and are not all here any "
+                               "more: they cannot be fetched again. Tell the user; --new orders them anew, if they agree.")
+            gone.retryable = gone.resumes = False
+            return gone
         if task.outcome(self.record.wanted) != "failed" and not task.reason:
             return Image2Error("no_images", "The task is completed, but the service shows no image of it yet. Look again "
                                "later; it is free.")
@@ -279,9 +286,10 @@ class Order:
             is_partial = len(images) < self.record.wanted or any(image.error for image in images)
             record.state = PARTIAL if is_partial else state
             record.server_message = self.task.reason if is_partial else None
-            self.store.drop_stash(record)
         self.error = end_of(record)
         self.note()
+        if record.is_settled:  # after the note: killed in between, the pictures lay on disk and were not known
+            self.store.drop_stash(record)
 
     def _note_images(self, images: list[SavedImage]) -> None:
         self.record.images = images

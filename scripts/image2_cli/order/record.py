@@ -135,8 +135,8 @@ def end_of(record: Record) -> Optional[Image2Error]:
         return Image2Error("not_saved", f"{codes.count('not_saved')} of {total} images are paid for but not saved; "
                            "`images` has the reasons. Run `next`: it is free.")
     if "damaged" in codes:
-        return Image2Error("damaged", f"{codes.count('damaged')} of {total} images came damaged; what came is kept at "
-                           "`path`. Tell the user; fetching again brings the same.")
+        return Image2Error("damaged", f"{codes.count('damaged')} of {total} images cannot be used; what came is kept "
+                           "at `path`. Tell the user; fetching again brings the same.")
     if record.state == PARTIAL and short:
         words = [record.server_message, *(image.error.server_message for image in record.images if image.error)]
         return Image2Error("some_failed", f"{short} of {total} images did not come.",

@@ -14,7 +14,8 @@ from typing import Callable, Iterator, Optional
 
 from ..clock import Overdue
 from ..errors import Image2Error
-from ..pictures.download import NotSaved, Saved, Source, fetch, is_file_with, leftovers, new_part, publish, remove, unpack
+from ..pictures import download
+from ..pictures.download import NotSaved, Saved, Source, is_file_with
 from ..service.api import Api
 from ..service.task import ImageResult, Task
 from .output import Output, extension_for, first_number, path_of
@@ -100,8 +101,8 @@ class Saving:
             self._fetch(self._fresh(stale), first)
         self._leave_what_was_changed()
         if not any(image.error and image.error.code == "not_saved" for image in self.images):
-            for path in leftovers(self.output.folder, self.record.id):
-                remove(path)
+            for path in download.leftovers(self.output.folder, self.record.id):
+                download.remove(path)
         return self.images
 
     def _fetch(self, wanted: list[ImageResult], first: int) -> list[ImageResult]:
@@ -112,13 +113,18 @@ class Saving:
         works, ready, stale = [], [], []
         for image in wanted:
             try:
-                part = self._begun(image.index) or new_part(self.output.folder, self.record.id, image.index)
+                part = self._begun(image.index) or download.new_part(self.output.folder, self.record.id, image.index)
             except NotSaved as error:
                 self.images[image.index].error = ImageError("not_saved", error.message)
                 continue
             ready.append((image, part))
-            works.append(functools.partial(unpack, image.data, part) if image.data else functools.partial(
-                fetch, image.url or "", part, self.source, self.deadline))
+            before = self._before.get(image.index)
+            if before and is_file_with(part, before.sha256 or ""):  # its link may be dead by now
+                works.append(functools.partial(download.examine, part))
+            elif image.data:
+                works.append(functools.partial(download.unpack, image.data, part))
+            else:
+                works.append(functools.partial(download.fetch, image.url or "", part, self.source, self.deadline))
         seconds = max(0.0, self.deadline - self.source.clock.now()) + 1.0
         for ended in self.source.clock.each(works, seconds, AT_ONCE):
             image, part = ready[ended.number]
@@ -126,10 +132,10 @@ class Saving:
             if isinstance(problem, Overdue):
                 problem = NotSaved("The time was up before the download ended.", is_begun=True)
             if isinstance(problem, NotSaved):
-                self.images[image.index].error = ImageError("not_saved", problem.message)
+                self.images[image.index].error = ImageError("damaged" if problem.is_final else "not_saved", problem.message)
                 stale += [image] if problem.stale else []
                 if not problem.is_begun:
-                    remove(part)
+                    download.remove(part)
             elif problem:
                 raise problem
         return stale
@@ -153,7 +159,7 @@ class Saving:
             entry.bytes, entry.sha256 = saved.bytes, saved.sha256
             self.note(self.images)
             try:
-                if publish(saved.part, path, overwrite):
+                if download.publish(saved.part, path, overwrite):
                     break
             except OSError as error:
                 entry.file = entry.sha256 = None
@@ -193,7 +199,7 @@ class Saving:
 
     def _begun(self, index: int) -> Optional[str]:
         """The beginning of a download that an earlier run left, to go on from."""
-        found = leftovers(self.output.folder, f"{self.record.id}-{index}")
+        found = download.leftovers(self.output.folder, f"{self.record.id}-{index}")
         return next((path for path in found if stat.S_ISREG(os.lstat(path).st_mode)), None)
 
     def _fresh(self, stale: list[ImageResult]) -> list[ImageResult]:

@@ -58,11 +58,11 @@ class Saved(NamedTuple):
 
 class NotSaved(Image2Error):
     """One picture could not be had. `stale`: fresh links may help. `is_begun`: its file is left, to go on from;
-    else the file is worth nothing, and whoever made it removes it."""
+    else the file is worth nothing, and whoever made it removes it. `is_final`: every other run would end so."""
 
-    def __init__(self, message: str, stale: bool = False, is_begun: bool = False) -> None:
+    def __init__(self, message: str, stale: bool = False, is_begun: bool = False, is_final: bool = False) -> None:
         super().__init__("not_saved", message)
-        self.stale, self.is_begun = stale, is_begun
+        self.stale, self.is_begun, self.is_final = stale, is_begun, is_final
 
 
 class _Again(NotSaved):
@@ -75,7 +75,7 @@ def _for_good() -> Iterator[None]:
     try:
         yield
     except transport.TooLarge:
-        raise NotSaved(f"The picture is larger than {MAX_BYTES >> 20} MB.") from None
+        raise NotSaved(f"The picture is larger than {MAX_BYTES >> 20} MB.", is_final=True) from None
     except OSError as error:
         raise NotSaved(f"The disk refused it ({error.strerror or error}).") from None
 
@@ -147,12 +147,19 @@ def unpack(data: str, part: str) -> Saved:
     try:
         raw = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except ValueError:
-        raise NotSaved("The service sent base64 that cannot be read.") from None
+        raise NotSaved("The service sent base64 that cannot be read.", is_final=True) from None
     kind = what_is(raw)
     if not kind.extension:
-        raise NotSaved(f"The service sent base64 that is no picture, but {kind.name}.")
+        raise NotSaved(f"The service sent base64 that is no picture, but {kind.name}.", is_final=True)
     with _opened(part, "r+b") as file:
         return _filled(file, 0, [raw])
+
+
+@_for_good()
+def examine(part: str) -> Saved:
+    """A temporary file that came whole in an earlier run, which was killed before it got its name. Raises `NotSaved`."""
+    with _opened(part, "r+b") as file:
+        return _filled(file, os.path.getsize(part), [])
 
 
 def publish(part_path: str, path: str, overwrite: bool) -> bool:
