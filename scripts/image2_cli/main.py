@@ -15,15 +15,16 @@ from typing import IO, TYPE_CHECKING, NoReturn, Optional
 from .answer import Answer, line, of_error
 from .clock import Clock, Interrupted
 from .errors import Image2Error
-from .text import masked
+from .text import changed, masked
 
 if TYPE_CHECKING:
+    import queue
     import threading
 
     from .cli.run import Run
 
 ISSUES = "https://github.com/ichizi/image2-skills/issues"
-TELL_S, PRINT_S = 0.3, 10.0  # how long a text for people, and the answer, may take to be written
+TELL_S, PRINT_S = 0.3, 10.0  # how long what is left for people, and the answer, may take to be written at the end
 STOPPED = {  # by what was accepted
     "no": "Stopped. Nothing was ordered.",
     "maybe": "Stopped while the order was being sent: it may have been accepted and charged. Do not repeat it unasked; tell "
@@ -48,7 +49,8 @@ class Main:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._run: Optional[Run] = None  # once the line is understood
-        self._stuck: Optional[threading.Thread] = None  # it writes to a stream that somebody holds open and does not read
+        self._lines: Optional[queue.SimpleQueue[Optional[str]]] = None  # for people
+        self._teller: Optional[threading.Thread] = None
 
     def run(self) -> int:
         """The exit status, once the answer is printed."""
@@ -68,7 +70,8 @@ class Main:
         except Exception as bug:  # in the making of the answer itself
             error = self._bug(bug)
             data, exit_status = self._data(of_error(error)), error.exit_status
-        self._write(sys.stdout, data, PRINT_S)
+        self._finish_telling()
+        self._print(data)
         serving = self._run.serving if self._run else None
         if serving and not exit_status:
             try:
@@ -118,36 +121,49 @@ class Main:
                            charged=self._run.charged if self._run else "no")
 
     def _data(self, answer: Answer) -> bytes:
-        text = line(answer, is_indented=bool(sys.stdout and sys.stdout.isatty())).decode("utf-8")
-        return masked(text, self._secrets).encode("utf-8")
+        # each value by itself: of a key such as `{"error": …}`, what a failed command had printed, the JSON broke
+        shown: Answer = changed(answer, lambda text: masked(text, self._secrets))
+        return line(shown, is_indented=bool(sys.stdout and sys.stdout.isatty()))
 
-    def _tell(self, text: str) -> None:
-        """A text for people, on stderr; dropped while nobody reads what is there."""
-        if not (self._stuck and self._stuck.is_alive()):
-            self._write(sys.stderr, masked(text, self._secrets).encode("utf-8", "replace"), TELL_S)
-
-    def _write(self, stream: Optional[IO[str]], data: bytes, seconds: float) -> None:
-        """By a thread, past Python's own buffers: a pipe that nobody reads once held a paid order for ever.
+    def _print(self, data: bytes) -> None:
+        """By a thread, past Python's own buffers: a pipe that nobody reads would hold the end for ever.
 
         The end of the process does not wait for the thread either, but would for a text that is left in those buffers.
         """
         import threading
 
-        writing = threading.Thread(target=_write_all, args=(stream, data), daemon=True)
-        writing.start()
-        writing.join(seconds)
-        if writing.is_alive():
-            self._stuck = writing
+        printing = threading.Thread(target=_write_all, args=(sys.stdout, data), daemon=True)
+        printing.start()
+        printing.join(PRINT_S)
+
+    def _tell(self, text: str) -> None:
+        """A text for people, on stderr, by a thread: a pipe that nobody reads once held a paid order for ever, and waiting
+        0.3 s for it kept the record of one from the disk that was accepted as a signal came."""
+        import queue
+        import threading
+
+        if self._lines is None:
+            self._lines = queue.SimpleQueue()
+            self._teller = threading.Thread(target=_write_lines, args=(self._lines,), daemon=True)
+            self._teller.start()
+        self._lines.put(masked(text, self._secrets))
+
+    def _finish_telling(self) -> None:
+        if self._teller and self._lines:
+            self._lines.put(None)
+            self._teller.join(TELL_S)
 
     @functools.cached_property
     def _secrets(self) -> list[str]:
-        """What no text may show, as it is and as JSON has it."""
-        import json
-
+        """What no text may show."""
         from .machine.settings import known_secrets
 
-        secrets = known_secrets()
-        return [*secrets, *(json.dumps(secret)[1:-1] for secret in secrets)]
+        return known_secrets()
+
+
+def _write_lines(lines: queue.SimpleQueue[Optional[str]]) -> None:
+    for text in iter(lines.get, None):
+        _write_all(sys.stderr, text.encode("utf-8", "replace"))
 
 
 def _write_all(stream: Optional[IO[str]], data: bytes) -> None:

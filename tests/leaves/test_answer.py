@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image2_cli.answer import MAX_BYTES, build, line, of_error
+from image2_cli.clock import Clock
 from image2_cli.errors import Image2Error
+from image2_cli.main import Main
 
 quick = settings(max_examples=60, deadline=None, database=None)
 values = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
@@ -61,3 +67,20 @@ def test_a_small_answer_is_printed_whole_and_paths_of_a_batch_are_not_cut():
     assert answer == json.loads(line(answer))
     batch = build("completed", files=["/x/" + "long " * 400] * 10, results="/x/results.jsonl")
     assert batch["files"] == json.loads(line(batch))["files"]
+
+
+def test_a_text_for_people_is_waited_for_by_nobody(monkeypatch):
+    """With -v and a pipe that nobody reads, 0.3 s of waiting kept an accepted order from its record."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    with os.fdopen(writer, "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        started, command = time.monotonic(), Main(Clock())
+        for _ in range(5):
+            command._tell("words\n")
+        assert time.monotonic() - started < 0.2
+        os.close(reader)

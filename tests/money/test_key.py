@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
+import os
 import shutil
 import ssl
+import subprocess
+import sys
 from urllib.parse import quote, unquote
 
 import pytest
@@ -57,6 +61,25 @@ def test_a_service_that_echoes_the_key_puts_it_into_no_text(run, service, projec
     hold(done, service, project, 1, key)
     assert key not in unquote(done.stdout + done.stderr) and "Bearer" not in done.stderr
     assert "Bearer " + key == service.posts[0].headers["authorization"]
+
+
+def test_a_key_with_a_slash_is_no_task_id_of_an_answer_that_was_cut(run, service, project):
+    """As PHP's JSON escapes it, its text was searched for an id, and the key became the name of a task on disk."""
+    key = "canary/0123/not-a-real-one"
+    text = '{"task_id": "' + key.replace("/", "\\/") + '", "status": "pend'
+    service.on_post(Answer(200, {"Content-Type": "application/json"}, body=text.encode()))
+    done = run("generate", "a cat", *quick("--timeout", "1"), key=key)
+    hold(done, service, project, 1, key)
+    assert 9 == done.exit and key not in "".join(path.read_text() for path in project.rglob("*.json")), done
+
+
+@pytest.mark.parametrize("verb", [("generate", "a cat"), ("check",)])
+def test_what_a_failed_command_printed_is_no_key_and_breaks_no_answer(verb, project):
+    """Its pieces, `"message":` among them, were withheld from the JSON itself; so no search for them here."""
+    env = {**os.environ, "HOME": str(project), "IMAGE2_API_KEY": '{"error": {"code": 401, "message": "Unauthorized"}}'}
+    done = subprocess.run([sys.executable, SCRIPT, *verb], cwd=project, env=env, capture_output=True, check=False)
+    assert (4, "malformed_key") == (done.returncode, json.loads(done.stdout)["error"]["code"])
+    assert b"Unauthorized" not in done.stdout + done.stderr
 
 
 # --- where a user puts it by mistake

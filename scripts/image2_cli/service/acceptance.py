@@ -43,7 +43,7 @@ SPENDING = {
 BY_NUMBER = {number: meaning for meaning, row in SPENDING.items() for number in row.numbers}
 MESSAGES = {
     "key": "The service does not accept the key ({status}). Ask the user to check IMAGE2_API_KEY at image2.vip.",
-    "credit": "The account has not enough credits for this order. Tell the user to top up, then run the same again.",
+    "credit": "The account has not enough credits for this order. Tell the user to top up, {then}.",
     "order": "The service refused this order ({status}). {mend}",
     "too large": "The order is too large for the service ({status}). Use smaller reference images or URLs.",
     "address": "There is no such endpoint ({status}). Check IMAGE2_BASE_URL.",
@@ -163,7 +163,8 @@ def _end(reply: Reply, meaning: str, had_local_image: bool = False, what: str = 
     if not what:
         what = f"the service answered {reply.status}" + (" with neither a task id nor images" if reply.is_2xx else "")
     charged = "maybe" if reply.is_2xx else row.charged  # whether a refusal in a 2xx costs, nobody says
-    message = MESSAGES[meaning].format(status=reply.status, what=what, mend=_mend(reply, had_local_image))
+    then = "then add --new: charged or not, the same sends nothing" if reply.is_2xx else "then run the same again"
+    message = MESSAGES[meaning].format(status=reply.status, what=what, mend=_mend(reply, had_local_image), then=then)
     return _error(reply, row.code, message, charged, row.may_resend)
 
 

@@ -148,9 +148,12 @@ def exchange(session: Session, method: str, url: str, reply: Reply, auth: Any, *
     """Send and read to the end, into `reply`. Raises what requests and urllib3 raise, and `TooLarge`."""
     with open_stream(session, method, url, None, auth, **content) as response:
         reply.headers, reply.status = response.headers, response.status_code
+        holds_pictures = False  # looked for until found: looking again at each piece, 160 MB took longer than there was
         for piece in pieces(response, MAX_ERROR if response.status_code >= 400 else MAX_ANSWER):
             reply.body += piece
-            if reply.given_up or (len(reply.body) > MAX_PLAIN and not any(mark in reply.body for mark in OF_PICTURES)):
+            if len(reply.body) > MAX_PLAIN and not holds_pictures:
+                holds_pictures = any(mark in reply.body for mark in OF_PICTURES)
+            if reply.given_up or (len(reply.body) > MAX_PLAIN and not holds_pictures):
                 raise TooLarge(MAX_PLAIN)
 
 
