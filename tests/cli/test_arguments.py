@@ -21,7 +21,7 @@ DEFAULTS = {
                  "no_download": False, "sync": False},
     "batch FILE": {**WAITS, **ORDER, "file": "FILE", "directory": None, "max_images": "50", "concurrency": "8",
                    "retry_failed": False},
-    "wait": {**WAITS, "task_ids": [], "overwrite": False, "no_download": False},
+    "wait": {**WAITS, "task_ids": [], "directory": None, "overwrite": False, "no_download": False},
     "status ID": {**COMMON, "task_id": "ID"}, "status": {**COMMON, "task_id": None}, "check": COMMON,
     "gallery": {**ALWAYS, "folder": None}, "sandbox": {**ALWAYS, "port": "0", "seconds": "4"},
 }

@@ -7,6 +7,7 @@ of a line are those of the table of order fields, and `out` and `name`; the comm
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from typing import Any, Mapping, NamedTuple, Optional
 
@@ -18,6 +19,7 @@ from .formats import Row, numbered, rows_of
 
 ALLOWED = (*(row.name for row in FIELDS), "out", "name")
 MAX_LINES = 10_000
+NO_NAME = "[\0\ud800-\udfff]"
 EXPLAINED, MOST_EXPLAINED = 20, 8_000  # wrong lines, and the characters about them; of the others the numbers are enough
 NEAR = {**{name.replace("-", "_"): row.name for row in FIELDS for name in row.guesses},
         **dict.fromkeys(("filename", "file_name", "file", "title", "id", "slug"), "name"),
@@ -96,8 +98,8 @@ class _Reader:
         given = {name: value for name, value in values.items() if value is not None}
         fields = merged(self.defaults, {name: value for name, value in given.items() if name in ALLOWED})
         paths = _paths(fields.get("image"))
-        self.used += paths
         images, unusable = self.references.images(paths)
+        self.used += [] if unusable else paths
         request, unfit = build({**fields, "image": images} if paths else fields, in_line=True)
         if "prompt" not in given:
             unfit = [text for text in unfit if not text.startswith("the prompt ")]
@@ -122,7 +124,7 @@ class _Reader:
 
     def _output(self, name: Any, out: Any) -> tuple[Output, list[str]]:
         for label, value in (("name", name), ("out", out)):
-            if value is not None and (not isinstance(value, str) or not value.strip() or "\0" in value):
+            if value is not None and (not isinstance(value, str) or not value.strip() or re.search(NO_NAME, value)):
                 return self.output, [f"{label} must be text"]
         if name and out:
             return self.output, ["name and out contradict each other: name is a file in the output folder, out a path"]

@@ -164,6 +164,7 @@ def _batch(parser: _Parser) -> None:
 
 def _wait(parser: _Parser) -> None:
     parser.add_argument("task_ids", metavar="TASK_ID", nargs="*", help="none: all unfinished ones of the folder")
+    parser.add_argument("--directory", metavar="FOLDER", help="absolute; where to look for the tasks")
     parser.add_argument("--overwrite", action="store_true", help="replace files instead of numbering")
     parser.add_argument("--no-download", action="store_true", help="URLs only, no files")
     _common(parser, waits=True)

@@ -96,9 +96,11 @@ def wait(run: Run) -> End:
 
     ids = list(dict.fromkeys(run.options.task_ids))
     run.mistakes += [f"{shown(one)} is no task id" for one in ids if not is_task_id(one)]
+    if run.options.directory:
+        _go_to(run, run.options.directory)
     output = resolve(run.options.out, run.options.overwrite)
     if ids:
-        orders = _orders_of(run, ids, output)
+        orders = _orders_of(run, list(filter(is_task_id, ids)), output)
     else:
         store, folder = Store(output.folder), output._replace(stem=None, suffix=None)  # each order keeps its own name
         orders = [Order(store, folder, record) for record in store.unfinished(run.service)]
@@ -111,10 +113,11 @@ def wait(run: Run) -> End:
     if run.order is None:
         from ..batch.summary import Summary
 
-        is_one_place = len({order.output.folder for order in orders}) == 1
-        run.summary = Summary(engine, orders[0].output.folder, run.command(
-            "wait", *ids, out=orders[0].output.folder) if is_one_place else None, lambda folder: run.command(
-            "wait", out=folder), lambda: run.is_sandbox, True, [])
+        folders = {order.output.folder for order in orders}
+        same = run.command("wait", *ids, out=folders.pop()) if len(folders) == 1 else run.command(
+            "wait", *ids, out="", directory=os.getcwd())  # where to look for each
+        run.summary = Summary(engine, orders[0].output.folder, same, lambda folder: run.command("wait", out=folder),
+                              lambda: run.is_sandbox, True, [])
     engine.decide()
     engine.run()
     return run.summary.end(None) if run.summary else run.end()
@@ -127,8 +130,8 @@ def status(run: Run) -> End:
 
         run.refuse_mistakes()
         return list_orders(run)
-    from ..order.record import FAILED, UNKNOWN, end_of
-    from ..order.saving import path_on_disk
+    from ..order.record import ACCEPTED, FAILED, UNKNOWN, end_of
+    from ..order.saving import is_unchanged
     from ..service.task import is_task_id
 
     task_id = run.options.task_id
@@ -147,13 +150,19 @@ def status(run: Run) -> End:
     if task.outcome(0) == "failed":
         order.record.state, order.record.server_message = FAILED, task.reason or task.status
         order.error = end_of(order.record)
-    on_disk = {image.index for image in order.record.images if path_on_disk(image, order.output.folder)}
+    elif order.record.state == FAILED:
+        order.record.state = ACCEPTED  # it was given up too early: `wait` has its pictures
+    for image in order.record.images:
+        if not is_unchanged(image, order.output.folder):  # a file of the user's is not told as the picture
+            image.file = image.width = image.height = image.bytes = None
+    on_disk = {image.index for image in order.record.images if image.file}
     can_be_had = any(image.is_there and image.index not in on_disk for image in task.images)
     return run.end(goes_on=can_be_had or task.outcome(0) == "running")
 
 
 def _orders_of(run: Run, ids: list[str], output: Output) -> list[Order]:
-    """The orders of these tasks, each in the folder where it is recorded; of others nothing but the task is known."""
+    """The orders of these tasks, each in the folder where it is recorded, if that can be written; of others nothing but the
+    task is known."""
     from ..order.order import Order, order_of_task
     from ..order.store import Store
 
@@ -163,7 +172,7 @@ def _orders_of(run: Run, ids: list[str], output: Output) -> list[Order]:
         order = order_of_task(stores[output.folder], output, task_id, run.service)
         for store in stores.values():
             record = store.of_task(task_id, run.service)
-            if record:
+            if record and (run.options.verb == "status" or os.access(store.folder, os.W_OK | os.X_OK)):
                 order = Order(store, output._replace(folder=store.folder), record)
                 break
         orders.append(order)
@@ -200,7 +209,7 @@ def batch(run: Run) -> End:
         run.ensure_packages()  # it may start another process, which must find stdin unread
     limit = _whole(run, options.max_images, "--max-images", 100_000)
     concurrency = _whole(run, options.concurrency, "--concurrency", MAX_CONCURRENCY)
-    text = ""
+    text: Optional[str] = None
     try:
         text = read_text(options.file, run.clock, MAX_BATCH_BYTES)
     except InputProblem as problem:
@@ -209,8 +218,8 @@ def batch(run: Run) -> End:
     if place.stem:
         run.mistakes.append("--out must be a folder: names of files stand in the lines (name, out)")
     defaults = _fields(run)
-    found = read(text, defaults, options.out, options.overwrite, run.service)
-    run.mistakes += found.mistakes if text else []
+    found = read(text or "", defaults, options.out, options.overwrite, run.service)
+    run.mistakes += found.mistakes if text is not None else []
     output = _checked_output(run, place)
     from .batch import dry_run, run_lines
 
@@ -219,7 +228,7 @@ def batch(run: Run) -> End:
         return dry_run(run, found, limit)
     reorder = FAILED_OR_PARTIAL if options.retry_failed or options.new else ()
     plan = run.plan(concurrency=concurrency, reorder=(*reorder, SENDING, UNKNOWN) if options.new else reorder)
-    return run_lines(run, found, output, text, defaults, limit, plan)
+    return run_lines(run, found, output, text or "", defaults, limit, plan)
 
 
 def _go_to(run: Run, folder: str) -> None:

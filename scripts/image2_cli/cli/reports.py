@@ -112,7 +112,9 @@ def list_orders(run: Run) -> End:
     found.sort(key=lambda each: (each[0].state in (ACCEPTED, SENDING, UNKNOWN), each[0].sent_s or each[0].created_s),
                reverse=True)
     orders = [_listed(record, folder) for record, folder in found[:MOST]]
-    unfinished = [(record.service, folder) for record, folder in found if record.state == ACCEPTED]
+    ours = {"sandbox", _service_of(run)}  # of another service `wait` would find nothing to finish
+    unfinished = [(record.service, folder) for record, folder in found
+                  if record.state == ACCEPTED and record.service in ours]
     command = None
     if unfinished:
         service, folder = unfinished[0]
@@ -121,6 +123,13 @@ def list_orders(run: Run) -> End:
     return build("listed" if orders else "nothing_ordered", next_command=command, counts={
         "total": sum(counts.values()), **counts}, orders=orders,
         charged="yes" if any(service != "sandbox" for service, _folder in unfinished) else "no"), OK
+
+
+def _service_of(run: Run) -> Optional[str]:
+    try:
+        return run.service
+    except Image2Error:  # an address that is wrong: the records can be read all the same
+        return None
 
 
 def _listed(record: Record, folder: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ first used: `--help`, a usage error and a missing key answer in about the time o
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import os
@@ -115,9 +114,13 @@ class Run:
         output = resolve(self.options.out).folder
         if self.options.out:
             return [output]
-        here, below = os.getcwd(), []
-        with contextlib.suppress(OSError), os.scandir(here) as entries:
-            below = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+        here = os.getcwd()
+        try:
+            with os.scandir(here) as entries:
+                below = sorted(entry.path for entry in entries if entry.is_dir())
+        except OSError as error:
+            raise Image2Error("usage", f"The working folder cannot be listed ({error.strerror or error}). Name the folder "
+                              "of the orders with --out.") from None
         return list(dict.fromkeys([here, output, *below[:MAX_FOLDERS]]))
 
     # --- the service
@@ -192,12 +195,12 @@ class Run:
 
     # --- how a run ends
 
-    def command(self, *words: str, out: Optional[str] = None) -> str:
+    def command(self, *words: str, out: Optional[str] = None, directory: Optional[str] = None) -> str:
         """A `next`: this script with these words, in the same output place and against the same service."""
         from ..machine.packages import launcher
 
         out = out if out is not None else self.out
-        place = ["--out", out] if out else []
+        place = ["--out", out] if out else ["--directory", directory] if directory else []
         stand_in = ["--sandbox"] if self.options.sandbox else []
         if words[0] == "wait" and any(word.startswith("-") for word in words):  # a task's id may look like a flag
             return shell([*launcher(), self.script, "wait", *place, *stand_in, "--", *words[1:]])
@@ -208,7 +211,7 @@ class Run:
         """The output place as a path that is right in any folder."""
         usual = "image2-output" if self.options.verb in ("generate", "batch", "wait") else None
         given = self.options.out or usual
-        return os.path.abspath(os.path.expanduser(given)) if given else None
+        return resolve(given).named if given else None
 
     @property
     def accepted(self) -> str:

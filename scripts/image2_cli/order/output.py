@@ -32,8 +32,10 @@ class Output(NamedTuple):
 
     @property
     def named(self) -> str:
-        """The path that the user named."""
-        return os.path.join(self.folder, f"{self.stem}{self.suffix}") if self.stem else self.folder
+        """The path that the user named; one that is the same for `resolve`."""
+        if self.stem:
+            return os.path.join(self.folder, f"{self.stem}{self.suffix}")
+        return f"{self.folder}{os.sep}" if self.folder.lower().endswith(SUFFIXES) else self.folder
 
 
 def resolve(out: Optional[str], overwrite: bool = False) -> Output:

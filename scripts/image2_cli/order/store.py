@@ -17,7 +17,7 @@ import uuid
 from collections import Counter
 from typing import NamedTuple, Optional
 
-from .record import ACCEPTED, BEFORE_A_TASK, MAX_RECORD, SENDING, UNKNOWN, Record, parse
+from .record import ACCEPTED, BEFORE_A_TASK, MAX_RECORD, NOT_SENT, SENDING, UNKNOWN, Record, parse
 from .state_folder import Locks, StateFolder
 
 ACTIVE, DONE = "", "done"  # folders in the state folder
@@ -172,8 +172,10 @@ class Store:
 
     def recent(self, limit: int) -> list[Record]:
         """The orders of the folder: those that are not settled, then the newest, `limit` at most."""
-        entries = [*reversed(self._entries(ACTIVE)), *reversed(self._entries(DONE))]
-        return list(itertools.islice(filter(None, map(self.read, entries)), limit))
+        active = list(filter(None, map(self.read, reversed(self._entries(ACTIVE)))))
+        active.sort(key=lambda record: record.state == NOT_SENT)  # twelve refused ones hid one that was accepted
+        done = filter(None, map(self.read, reversed(self._entries(DONE))))
+        return list(itertools.islice(itertools.chain(active, done), limit))
 
     def all(self) -> list[Record]:
         """Every readable record, oldest first."""
