@@ -155,10 +155,13 @@ class Main:
 
     @functools.cached_property
     def _secrets(self) -> list[str]:
-        """What no text may show."""
+        """What no text may show, as it is and as a quoted text has it."""
+        import json
+
         from .machine.settings import known_secrets
 
-        return known_secrets()
+        secrets = known_secrets()
+        return [*secrets, *(json.dumps(secret)[1:-1] for secret in secrets)]
 
 
 def _write_lines(lines: queue.SimpleQueue[Optional[str]]) -> None:

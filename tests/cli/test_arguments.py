@@ -212,3 +212,9 @@ def test_a_number_of_seconds_is_above_zero_and_at_most_a_day(text):
         seconds(text, "--timeout")
     with pytest.raises(ValueError, match="at most 60$"):
         seconds("61", "--timeout", 60)
+
+
+@pytest.mark.parametrize("line", ["generate x --out=--", "wait --timeout=--", "generate --prompt=-- --size 64x64"])
+def test_a_flag_whose_value_argparse_takes_for_an_end_of_flags_needs_one(line):
+    """On some Pythons it was as if it had not been given: paid into the default folder."""
+    assert any("needs a value" in mistake for mistake in mistakes_of(line)), line

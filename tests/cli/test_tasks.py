@@ -110,3 +110,19 @@ def test_next_of_a_folder_that_is_called_like_a_picture_means_the_folder(run, se
     answer = run("generate", "a cat", "--out", "foo.png/", "--timeout", "1", *FAST).json
     service.on_poll(completed())
     assert 0 == run(*words_of(answer["next"]), *FAST).exit
+
+
+def test_files_are_no_folders_to_look_in(run, project):
+    """Three hundred of them would hide the folder behind them."""
+    for number in range(300):
+        (project / f"{number:03d}.txt").touch()
+    run("generate", "a cat", "--out", "zoo/cat.png", "--no-wait")
+    assert ["a cat"] == [order["prompt"] for order in run("status").json["orders"]]
+
+
+def test_a_task_whose_folder_cannot_be_written_is_saved_where_nothing_is_known_of_it(run, project, tmp_path):
+    run("generate", "a cat", "--out", "art/cat.png", "--no-wait")
+    denies = "import os\nreal = os.access\nos.access = lambda path, mode: not path.endswith('art') and real(path, mode)\n"
+    (tmp_path / "sitecustomize.py").write_text(denies)  # root may write everywhere
+    image = run("wait", "task-1", *FAST, env={"PYTHONPATH": tmp_path}).json["images"][0]
+    assert image["path"].startswith(str(project / "image2-output"))

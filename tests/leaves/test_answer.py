@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -67,6 +68,15 @@ def test_a_small_answer_is_printed_whole_and_paths_of_a_batch_are_not_cut():
     assert answer == json.loads(line(answer))
     batch = build("completed", files=["/x/" + "long " * 400] * 10, results="/x/results.jsonl")
     assert batch["files"] == json.loads(line(batch))["files"]
+
+
+@pytest.mark.parametrize("place", ["{}", 'no "{}"', "100%25 {}"])
+def test_the_key_is_in_no_value_of_an_answer_as_it_is_or_quoted(monkeypatch, place):
+    key = 'canary"0123\\not/a<real>one'
+    monkeypatch.setenv("IMAGE2_API_KEY", key)
+    for spelled in (key, json.dumps(key)[1:-1], quote(key, safe="")):
+        data = json.loads(Main(Clock())._data(build("x", warnings=[place.format(spelled)])))
+        assert [place.format("(withheld)")] == data["warnings"]
 
 
 def test_a_text_for_people_is_waited_for_by_nobody(monkeypatch):

@@ -165,6 +165,17 @@ def test_a_picture_without_a_link_is_left_as_it_was_edited_and_said_to_be_gone_w
     assert not told.answer["error"]["retryable"] and "--new" in told.answer["error"]["message"]
 
 
+def test_a_batch_whose_picture_without_a_link_is_gone_ends_in_no_next_that_ends_so_again(generate):
+    batch = generate.by("batch")
+    batch.service.on_post(sync_completed(data=[{"b64_json": base64.b64encode(PNG).decode()}]))
+    assert 0 == batch().exit
+    (batch.out / "cat.png").unlink()
+    ends = [batch().run.json for _ in range(2)]
+    assert [("yes", None)] * 2 == [(end["charged"], end["next"]) for end in ends], ends
+    assert 1 == len(batch.service.posts)
+    assert (0, 2) == (batch("--retry-failed").exit, len(batch.service.posts)), "it can be ordered anew, if it is wanted"
+
+
 def test_base64_that_cannot_be_read_ends_no_run_in_a_next_that_ends_so_again(generate):
     generate.service.on_post(sync_completed(data=[{"b64_json": "<html>"}]))
     told = generate("--sync")

@@ -124,6 +124,8 @@ def test_every_end_of_an_order_has_its_row(post, expected, name):
     assert isinstance(end, Image2Error), end
     assert expected == (end.code, end.exit_status, end.charged, end.retryable, end.may_resend)
     assert "nothing was sent" not in end.message
+    if expected == CREDIT_MAYBE:  # "run the same again" sent nothing, for the order may be charged
+        assert "--new" in end.message and "the same again" not in end.message
 
 
 @pytest.mark.parametrize("answer", [hang(30), hang(30, ok(), "head")], ids=["all", "body"])

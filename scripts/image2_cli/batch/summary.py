@@ -25,12 +25,12 @@ FEW_IMAGES = 10
 
 @dataclass
 class Summary:
-    """The orders of `engine` as one answer. `same_command` runs all this again, None where that cannot be; `wait(folder)`
-    goes on with what was accepted there; `shows_images`: else only paths, and the rest in results.jsonl."""
+    """The orders of `engine` as one answer. `same_command` runs all this again; `wait(folder)` goes on
+    with what was accepted there; `shows_images`: else only paths, and the rest in results.jsonl."""
 
     engine: Engine
     folder: str
-    same_command: Optional[str]
+    same_command: str
     wait: Callable[[str], str]
     is_sandbox: Callable[[], bool]
     shows_images: bool
@@ -72,7 +72,7 @@ class Summary:
     def _next(self, end: Optional[Image2Error]) -> Optional[str]:
         open_in = [order.output.folder for order in self.engine.orders
                    if state_of(order) == "pending" and order.charged == "yes"]
-        if self.same_command and end and end.resumes and (open_in or end.exit_status != AUTH):
+        if end and end.resumes and (open_in or end.exit_status != AUTH):
             return self.same_command
         return self.wait(open_in[0]) if open_in else None  # no more orders, but what was accepted can be had
 
@@ -80,7 +80,8 @@ class Summary:
         """The error that stands for all orders."""
         orders, fatal, refusal = self.engine.orders, self.engine.fatal, self.engine.pace.refusal
         counts = counts_of(orders)
-        unsaved = sum(order.error is not None and order.error.code in ("not_saved", "no_images") for order in orders)
+        unsaved = sum(order.error is not None and order.error.resumes and order.error.exit_status == NOT_SAVED
+                      for order in orders)
         if fatal is not None:
             return fatal
         if counts["pending"] > unsaved:

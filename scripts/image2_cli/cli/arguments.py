@@ -22,7 +22,7 @@ exit: 0 ok, 1 bug, 2 usage, 3 rejected, 4 auth, 5 unavailable, 6 failed, 7 parti
       8 pending (run `next`), 9 unknown (do not repeat), 10 not saved (run `next`),
       130/143 interrupted (run `next`)"""
 TIMEOUT_S, MAX_TIMEOUT_S = 100.0, 86_400.0
-ODD_WORD = r"[–—]|-[A-Za-z]{2}"  # argparse reads `-out f.png` as `-o ut`
+ODD_WORD = r"[–—]|-[A-Za-z]{2}|-.*=--$"  # argparse reads `-out f.png` as `-o ut`, and `--out=--` as no --out
 ODD_PROMPT = r"@\S+|\S+[.:]\S+"  # may be meant as a file or an address
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 from ..answer import build
 from ..errors import OK, Image2Error
@@ -17,11 +17,7 @@ from ..order.fields import FIELDS, ImageRequest, words
 from ..order.fields import build as build_request
 from ..order.output import Output, make, mistake, paths_to_be, replaced_reference, resolve, slug
 from ..text import shown
-from .arguments import TIMEOUT_S
 from .run import End, Run, cannot_listen
-
-if TYPE_CHECKING:
-    from ..order.order import Order
 
 MAX_PROMPT_BYTES, MAX_BATCH_BYTES = 1_000_000, 16_000_000
 MAX_CONCURRENCY = 64
@@ -100,7 +96,7 @@ def wait(run: Run) -> End:
         _go_to(run, run.options.directory)
     output = resolve(run.options.out, run.options.overwrite)
     if ids:
-        orders = _orders_of(run, list(filter(is_task_id, ids)), output)
+        orders = run.orders_of(list(filter(is_task_id, ids)), output)
     else:
         store, folder = Store(output.folder), output._replace(stem=None, suffix=None)  # each order keeps its own name
         orders = [Order(store, folder, record) for record in store.unfinished(run.service)]
@@ -125,58 +121,9 @@ def wait(run: Run) -> End:
 
 def status(run: Run) -> End:
     """One look at a task; without an id, what the records say."""
-    if run.options.task_id is None:
-        from .reports import list_orders
+    from .reports import list_orders, look_at
 
-        run.refuse_mistakes()
-        return list_orders(run)
-    from ..order.record import ACCEPTED, FAILED, UNKNOWN, end_of
-    from ..order.saving import is_unchanged
-    from ..service.task import is_task_id
-
-    task_id = run.options.task_id
-    if not is_task_id(task_id):
-        run.mistakes.append(f"{shown(task_id)} is no task id")
-    seconds = run.seconds("timeout", TIMEOUT_S)
-    run.refuse_mistakes()
-    run.order = order = _orders_of(run, [task_id], resolve(run.options.out))[0]
-    order.is_resumed = False
-    try:
-        order.task = task = run.api().look(task_id, min(30.0, seconds))
-    except Image2Error as error:
-        if error.code == "task_not_found" and not order.record.accepted_s:
-            order.record.state = UNKNOWN  # only named, and not there
-        raise
-    if task.outcome(0) == "failed":
-        order.record.state, order.record.server_message = FAILED, task.reason or task.status
-        order.error = end_of(order.record)
-    elif order.record.state == FAILED:
-        order.record.state = ACCEPTED  # it was given up too early: `wait` has its pictures
-    for image in order.record.images:
-        if not is_unchanged(image, order.output.folder):  # a file of the user's is not told as the picture
-            image.file = image.width = image.height = image.bytes = None
-    on_disk = {image.index for image in order.record.images if image.file}
-    can_be_had = any(image.is_there and image.index not in on_disk for image in task.images)
-    return run.end(goes_on=can_be_had or task.outcome(0) == "running")
-
-
-def _orders_of(run: Run, ids: list[str], output: Output) -> list[Order]:
-    """The orders of these tasks, each in the folder where it is recorded, if that can be written; of others nothing but the
-    task is known."""
-    from ..order.order import Order, order_of_task
-    from ..order.store import Store
-
-    stores = {folder: Store(folder) for folder in run.folders()}
-    orders = []
-    for task_id in ids:
-        order = order_of_task(stores[output.folder], output, task_id, run.service)
-        for store in stores.values():
-            record = store.of_task(task_id, run.service)
-            if record and (run.options.verb == "status" or os.access(store.folder, os.W_OK | os.X_OK)):
-                order = Order(store, output._replace(folder=store.folder), record)
-                break
-        orders.append(order)
-    return orders
+    return list_orders(run) if run.options.task_id is None else look_at(run, run.options.task_id)
 
 
 def check(run: Run) -> End:

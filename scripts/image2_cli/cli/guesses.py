@@ -155,7 +155,7 @@ class Line:
     def _known(self, name: str, value: Optional[str]) -> None:
         if self.takes_value[name]:
             value = self._value(value)
-            if value is None:
+            if value in (None, "--"):
                 self.mistakes.append(f"{name} needs a value")
             else:
                 self.known += [f"{name}={value}"] if value.startswith("-") else [name, value]

@@ -1,7 +1,7 @@
-"""`check`: is everything ready? And `status` without an id: what was ordered here, and did it come? Both cost nothing.
+"""`check`: is everything ready? And `status`: how does a task stand, or what was ordered here, and did it come? All free.
 
 `check` tries the key by asking for a task that cannot exist: 404 means that the service let the question in. `status`
-reads the records alone, offline.
+looks once at the service, or without an id reads the records alone, offline.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from ..answer import build, of_error
 from ..errors import OK, Image2Error
 from ..machine import settings
 from ..order.output import mistake, resolve
-from ..order.record import ACCEPTED, SENDING, UNKNOWN, Record, moment
+from ..order.record import ACCEPTED, FAILED, SENDING, UNKNOWN, Record, end_of, moment
 from ..order.saving import is_unchanged
 from ..order.store import Store
-from ..text import clean
+from ..service.task import is_task_id
+from ..text import clean, shown
+from .arguments import TIMEOUT_S
 from .run import End, Run
 
 NO_SUCH_TASK = "image2-check-no-such-task"
@@ -99,8 +101,36 @@ class Check:
         self._lines.append(line)
 
 
+def look_at(run: Run, task_id: str) -> End:
+    """One look at a task, and at its files."""
+    if not is_task_id(task_id):
+        run.mistakes.append(f"{shown(task_id)} is no task id")
+    seconds = run.seconds("timeout", TIMEOUT_S)
+    run.refuse_mistakes()
+    run.order = order = run.orders_of([task_id], resolve(run.options.out))[0]
+    order.is_resumed = False
+    try:
+        order.task = task = run.api().look(task_id, min(30.0, seconds))
+    except Image2Error as error:
+        if error.code == "task_not_found" and not order.record.accepted_s:
+            order.record.state = UNKNOWN  # only named, and not there
+        raise
+    if task.outcome(0) == "failed":
+        order.record.state, order.record.server_message = FAILED, task.reason or task.status
+        order.error = end_of(order.record)
+    elif order.record.state == FAILED:
+        order.record.state = ACCEPTED  # it was given up too early: `wait` has its pictures
+    for image in order.record.images:
+        if not is_unchanged(image, order.output.folder):  # a file of the user's is not told as the picture
+            image.file = image.width = image.height = image.bytes = None
+    on_disk = {image.index for image in order.record.images if image.file}
+    can_be_had = any(image.is_there and image.index not in on_disk for image in task.images)
+    return run.end(goes_on=can_be_had or task.outcome(0) == "running")
+
+
 def list_orders(run: Run) -> End:
     """The orders of the output folder, or of this folder, `image2-output` and the folders just below."""
+    run.refuse_mistakes()
     stores = [Store(folder) for folder in run.folders()]
     counts: dict[str, int] = {}
     found: list[tuple[Record, str]] = []

@@ -17,7 +17,7 @@ from ..answer import Answer, of_error
 from ..clock import Clock
 from ..errors import OK, Image2Error
 from ..machine import settings
-from ..order.output import make, resolve, room_mistake
+from ..order.output import Output, make, resolve, room_mistake
 from ..text import shell, shown
 from .arguments import TIMEOUT_S, seconds
 
@@ -122,6 +122,24 @@ class Run:
             raise Image2Error("usage", f"The working folder cannot be listed ({error.strerror or error}). Name the folder "
                               "of the orders with --out.") from None
         return list(dict.fromkeys([here, output, *below[:MAX_FOLDERS]]))
+
+    def orders_of(self, ids: list[str], output: Output) -> list[Order]:
+        """The orders of these tasks, each in the folder where it is recorded, if that can be written; of others nothing
+        but the task is known."""
+        from ..order.order import Order, order_of_task
+        from ..order.store import Store
+
+        stores = {folder: Store(folder) for folder in self.folders()}
+        orders = []
+        for task_id in ids:
+            order = order_of_task(stores[output.folder], output, task_id, self.service)
+            for store in stores.values():
+                record = store.of_task(task_id, self.service)
+                if record and (self.options.verb == "status" or os.access(store.folder, os.W_OK | os.X_OK)):
+                    order = Order(store, output._replace(folder=store.folder), record)
+                    break
+            orders.append(order)
+        return orders
 
     # --- the service
 

@@ -233,6 +233,8 @@ class Order:
             gone = Image2Error("not_saved", "The pictures came inside the answer, without a link, and are not all here any "
                                "more: they cannot be fetched again. Tell the user; --new orders them anew, if they agree.")
             gone.retryable = gone.resumes = False
+            record.state = PARTIAL
+            self.note()
             return gone
         if task.outcome(self.record.wanted) != "failed" and not task.reason:
             return Image2Error("no_images", "The task is completed, but the service shows no image of it yet. Look again "
